@@ -1,0 +1,1 @@
+"""ftengine: fine-tuning of pretrained vision models, with every component a plugin."""
