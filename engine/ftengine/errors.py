@@ -30,7 +30,7 @@ class CheckpointError(FtengineError):
     """A checkpoint or run directory is missing, damaged, or belongs to another model."""
 
 
-class TrainingStopped(FtengineError):
+class TrainingError(FtengineError):
     """Training cannot go on; what was saved before stays."""
 
 
