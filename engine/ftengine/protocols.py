@@ -257,7 +257,7 @@ class Backbone(nn.Module):
     Where stages hand on something else than [B, C, H, W] (tokens, channels last), override `feature`.
 
     `mean` and `std` (3 numbers each, for images in 0..1) are those the weights named in the context were trained
-    with. `url` is where these come from, and `published` maps this module's ``state_dict`` names to the names in
+    with. `url` is where these come from (kept as `weights_file`; None: the url's last part), and `published` maps this module's ``state_dict`` names to the names in
     published files (empty: they are the same). `discarded` are published names that this backbone does not use,
     such as the classifier's. `channels_last` says whether the memory format suits the architecture. `min_size` is
     the least height and width it takes.
@@ -272,6 +272,7 @@ class Backbone(nn.Module):
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
         url: str | None = None,
+        weights_file: str | None = None,
         published: Mapping[str, str] | None = None,
         discarded: Sequence[str] = (),
         channels_last: bool = True,
@@ -284,6 +285,7 @@ class Backbone(nn.Module):
         self.mean = tuple(float(value) for value in mean)
         self.std = tuple(float(value) for value in std)
         self.url = url
+        self.weights_file = weights_file
         self.published = dict(published or {})
         self.discarded = tuple(discarded)
         self.channels_last = channels_last
