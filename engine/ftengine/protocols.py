@@ -257,10 +257,10 @@ class Backbone(nn.Module):
     Where stages hand on something else than [B, C, H, W] (tokens, channels last), override `feature`.
 
     `mean` and `std` (3 numbers each, for images in 0..1) are those the weights named in the context were trained
-    with. `url` is where these come from (kept as `weights_file`; None: the url's last part), and `published` maps this module's ``state_dict`` names to the names in
-    published files (empty: they are the same). `discarded` are published names that this backbone does not use,
-    such as the classifier's. `channels_last` says whether the memory format suits the architecture. `min_size` is
-    the least height and width it takes.
+    with. `url` is where these come from, kept in a cache file called `weights_file` (None: the url's last part).
+    `published` maps this module's ``state_dict`` names to the names in published files (empty: they are the same);
+    `discarded` are published names that this backbone does not use, such as the classifier's. `channels_last` says
+    whether the memory format suits the architecture. `min_size` is the least height and width it takes.
     """
 
     def __init__(

@@ -1,0 +1,247 @@
+"""The YAML as typed models. Components' own options stay plain here; :mod:`ftengine.plan` types them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from ftengine.document import Document, KeyPath
+from ftengine.errors import Problem, unknown
+
+
+class Section(BaseModel):
+    """A part of the config with a fixed set of keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Ref(BaseModel):
+    """A component by name, with its options: ``linear`` or ``{name: linear, dropout: 0.1}``."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options as written."""
+        return dict(self.model_extra or {})
+
+
+class Weights(Section):
+    """Where pretrained weights come from, and which mismatches are expected."""
+
+    source: str = Field(description="default | a name of published weights | none | a file | run:DIR")
+    allow: tuple[str, ...] = Field(
+        (), description="Globs on parameter names that may be missing, unexpected or of another shape."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_source(cls, value: Any) -> Any:
+        return {"source": value} if isinstance(value, str) else value
+
+
+class BackboneRef(Ref):
+    """A backbone by name, with where its weights come from."""
+
+    weights: Weights = Field(Weights(source="default"), description="Pretrained weights to start from.")
+
+
+class DataRef(BaseModel):
+    """Where the images and labels are: a format, and that format's options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    format: str = Field(description="Name of a dataset component.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_format(cls, value: Any) -> Any:
+        return {"format": value} if isinstance(value, str) else value
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options as written."""
+        return dict(self.model_extra or {})
+
+
+def _pair(value: Any) -> Any:
+    return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Size = Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], BeforeValidator(_pair)]
+Triple = tuple[float, float, float]
+
+
+class ImageConfig(Section):
+    """What size images have in the model, and how they get it."""
+
+    size: Size = Field((224, 224), description="Height and width in pixels, or one number for both.")
+    fit: Literal["crop", "stretch", "pad"] = Field(
+        "crop",
+        description="crop: shorter side to size, centre crop; stretch: ignore the aspect; pad: longer side, centred.",
+    )
+    fit_at: Literal["start", "end"] = Field(
+        "start",
+        description="Fit before the augmentations, or after them (for crops taken from the full image).",
+    )
+    mean: Triple | None = Field(None, description="Channel means for images in 0..1; default: the weights' own.")
+    std: Triple | None = Field(None, description="Channel deviations for images in 0..1; default: the weights' own.")
+
+
+class TaskConfig(Section):
+    """One task of a joint run."""
+
+    task: Ref
+    data: DataRef | None = Field(None, description="This task's own data; left out: the data at the top level.")
+    head: Ref | None = None
+    loss: Ref | None = None
+    metrics: tuple[Ref, ...] | None = None
+    weight: float = Field(1.0, gt=0, description="Factor of this task's loss in the sum.")
+
+
+class EmaConfig(Section):
+    """An exponential moving average of the weights, used for evaluation and saved as the model."""
+
+    decay: float = Field(0.999, gt=0, lt=1, description="Weight of the average at each step.")
+    warmup: bool = Field(True, description="Use min(decay, (1 + n) / (10 + n)) at the n-th step.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_decay(cls, value: Any) -> Any:
+        return {"decay": value} if isinstance(value, float) else {} if value is True else value
+
+
+class EarlyStopping(Section):
+    """Stop when the monitored value has not improved for a while."""
+
+    patience: int = Field(ge=1, description="Evaluations without an improvement before the run stops.")
+    min_delta: float = Field(0.0, ge=0, description="Smallest change that counts as an improvement.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_patience(cls, value: Any) -> Any:
+        return {"patience": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class TrainConfig(Section):
+    """How long, how large, how precise."""
+
+    epochs: int = Field(10, ge=1, description="Passes over the training data.")
+    batch_size: int = Field(32, ge=1, description="Samples in each optimizer step.")
+    accumulate: int = Field(1, ge=1, description="Parts that each batch is computed in; divides batch_size.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="Of forward and backward; auto: bf16 where the device computes in it, else fp16 or fp32."
+    )
+    channels_last: Literal["auto"] | bool = Field(
+        "auto", description="Memory format; auto: for convolutional backbones."
+    )
+    compile: bool = Field(False, description="Compile the model with torch.compile.")
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto | cpu | cuda | cuda:N | mps")
+    workers: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
+        "auto", description="Processes that load data; auto: none on a CPU, up to 8 with a GPU."
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="All randomness of the run follows from it.")
+    clip_norm: float | None = Field(None, gt=0, description="Largest norm of the gradient of all parameters.")
+    ema: EmaConfig | None = Field(None, description="Average the weights; true, a decay, or options.")
+    early_stopping: EarlyStopping | None = Field(None, description="A patience, or options.")
+    eval_every: int = Field(1, ge=1, description="Epochs between evaluations; the last one is always evaluated.")
+    eval_batch_size: int | None = Field(None, ge=1, description="Batch size of evaluation; default: batch_size.")
+    log_every: int = Field(10, ge=1, description="Steps between logged training losses.")
+    monitor: str | None = Field(
+        None, description="What the best checkpoint is chosen by: loss, or a metric; default: the first metric."
+    )
+
+    @model_validator(mode="after")
+    def _divides(self) -> TrainConfig:
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"accumulate {self.accumulate} does not divide batch_size {self.batch_size}")
+        return self
+
+
+class PluginsConfig(Section):
+    """Which plugins a run needs, and which it must not load."""
+
+    require: tuple[str, ...] = ()
+    disable: tuple[str, ...] = ()
+
+
+class Config(Section):
+    """The whole file. A run has one task (`task`, `head`, `loss`, `metrics`), or several under `tasks`."""
+
+    task: Ref | None = Field(None, description="The task of a run with one task.")
+    tasks: dict[str, TaskConfig] | None = Field(None, description="Several tasks on one backbone, by a name of yours.")
+    data: DataRef | None = Field(None, description="Images and labels; shared by all tasks without their own.")
+    backbone: BackboneRef = Field(description="The network that all tasks share.")
+    head: Ref | None = Field(None, description="Default: the task's.")
+    loss: Ref | None = Field(None, description="Default: the task's.")
+    metrics: tuple[Ref, ...] | None = Field(None, description="Default: the task's.")
+    freeze: Ref = Field(Ref(name="none"), description="What does not train.")
+    image: ImageConfig = ImageConfig()
+    augment: tuple[str | dict[str, Any], ...] = Field((), description="albumentations transforms by class name.")
+    optimizer: Ref = Field(Ref(name="adamw"), description="An optimizer of torch.optim.")
+    schedule: Ref = Field(Ref(name="cosine"), description="How the learning rate changes.")
+    train: TrainConfig = TrainConfig()
+    plugins: PluginsConfig = PluginsConfig()
+    provenance: dict[str, Any] | None = Field(None, description="Written by a run; not read.")
+
+
+def parse(document: Document) -> tuple[Config | None, list[Problem]]:
+    """The typed config, or all that is wrong with it at this level."""
+    try:
+        return Config.model_validate(document.data), []
+    except ValidationError as error:
+        return None, validation_problems(error, Config, (), document)
+
+
+def validation_problems(
+    error: ValidationError, model: type[BaseModel], prefix: KeyPath, document: Document
+) -> list[Problem]:
+    """pydantic's errors as problems: the place in the file, what was found, what was expected, the nearest key."""
+    problems: list[Problem] = []
+    for item in error.errors(include_url=False):
+        loc = tuple(key for key in item["loc"] if not _is_union_branch(key))
+        path = (*prefix, *loc)
+        if item["type"] == "extra_forbidden":
+            message = unknown("key", str(loc[-1]), _fields_at(model, loc[:-1]))
+        elif item["type"] == "missing":
+            message = "required, but not given"
+        else:
+            found = item["input"]
+            expected = item["msg"].replace("Input should be", "expected").replace("Value error, ", "")
+            message = expected if isinstance(found, dict) else f"{expected}; found {found!r}"
+        problem = document.problem(path, message)
+        if str(problem) not in map(str, problems):
+            problems.append(problem)
+    return problems
+
+
+def _is_union_branch(key: str | int) -> bool:
+    """Whether `key` is pydantic's name of a branch of a union rather than a key of the file."""
+    return isinstance(key, str) and (
+        key in {"str", "int", "float", "bool"} or "[" in key or key.startswith(("literal", "constrained", "function-"))
+    )
+
+
+def _fields_at(model: type[BaseModel], loc: Iterable[str | int]) -> list[str]:
+    """The keys that the model at `loc` below `model` accepts."""
+    current: type[BaseModel] | None = model
+    for key in loc:
+        if current is None or not isinstance(key, str) or key not in current.model_fields:
+            continue
+        current = next(_models_in(current.model_fields[key].annotation), None)
+    return list(current.model_fields) if current is not None else []
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return iter([annotation])
+    return iter([model for inner in get_args(annotation) for model in _models_in(inner)])
