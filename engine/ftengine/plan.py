@@ -1,0 +1,111 @@
+"""What a config and the installed plugins come to: every part of a run, typed, before torch is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ftengine.config import Config
+from ftengine.document import Document, KeyPath
+from ftengine.host import Component, Host
+from ftengine.optimizers import Optimizer
+from ftengine.plugin import Options
+from ftengine.schedule import SCHEDULES, Schedule
+from ftengine.weight_source import WeightSource
+
+
+@dataclass(frozen=True)
+class Part:
+    """A component with its options, and where the config names it."""
+
+    component: Component
+    options: Options
+    path: KeyPath
+
+    @property
+    def spec(self) -> Any:
+        return self.component.spec
+
+    def data(self) -> dict[str, Any]:
+        """As plain data for the resolved config."""
+        key = "format" if self.component.kind == "dataset" else "name"
+        return {key: self.component.name, **self.options.model_dump(mode="json")}
+
+
+@dataclass(frozen=True)
+class TaskPlan:
+    """One task: its parts, the target field it learns from, its factor in the loss, and its stream."""
+
+    name: str
+    task: Part
+    head: Part
+    loss: Part
+    metrics: tuple[Part, ...]
+    field: str
+    weight: float
+    stream: str
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """What the best checkpoint is chosen by: a task's metric (None: the sum of losses) and its direction."""
+
+    task: str | None
+    metric: int | None
+    mode: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a run is. `streams` maps a stream's name to its dataset."""
+
+    config: Config
+    host: Host
+    tasks: Mapping[str, TaskPlan]
+    streams: Mapping[str, Part]
+    backbone: Part
+    weights: WeightSource
+    freeze: Part
+    optimizer: Optimizer
+    schedule: Schedule
+    monitor: Monitor
+    document: Document
+    joint: bool
+
+    def resolved(self) -> dict[str, Any]:
+        """Every value, as a config that gives this same run anywhere on this machine."""
+        config = self.config
+        data: dict[str, Any] = {}
+        if self.joint:
+            data["tasks"] = {
+                name: {**self._task_data(task), "data": self.streams[task.stream].data(), "weight": task.weight}
+                for name, task in self.tasks.items()
+            }
+        else:
+            (task,) = self.tasks.values()
+            parts = self._task_data(task)
+            data["task"] = parts.pop("task")
+            data["data"] = self.streams[task.stream].data()
+            data |= parts
+        weights = {"source": self.weights.text, "allow": list(self.weights.allow)}
+        backbone = self.backbone.data()
+        data["backbone"] = {"name": backbone.pop("name"), "weights": weights, **backbone}
+        data["freeze"] = self.freeze.data()
+        data["image"] = config.image.model_dump(mode="json")
+        data["augment"] = list(config.augment)
+        data["optimizer"] = {"name": self.optimizer.torch_name.lower(), **self.optimizer.model_dump(mode="json")}
+        name = next(key for key, model in SCHEDULES.items() if type(self.schedule) is model)
+        data["schedule"] = {"name": name, **self.schedule.model_dump(mode="json")}
+        data["train"] = config.train.model_dump(mode="json")
+        data["plugins"] = config.plugins.model_dump(mode="json")
+        return data
+
+    @staticmethod
+    def _task_data(task: TaskPlan) -> dict[str, Any]:
+        return {
+            "task": task.task.data(),
+            "head": task.head.data(),
+            "loss": task.loss.data(),
+            "metrics": [metric.data() for metric in task.metrics],
+        }

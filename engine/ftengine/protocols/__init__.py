@@ -1,0 +1,48 @@
+"""The contracts between the engine and the components that plugins bring.
+
+Each class's docstring carries the smallest working implementation. Shapes: B images in a batch, C channels or
+classes, H and W pixels. The engine calls factories as ``factory(options, context)``, where `options` is the
+component's own options model, validated, and `context` is the dataclass named for the kind below.
+"""
+
+from ftengine.protocols.data import TARGET_FIELDS, Dataset, DatasetContext, LabelMap, Sample, Target
+from ftengine.protocols.freeze import FreezeContext, FreezePolicy, Progress
+from ftengine.protocols.model import (
+    Backbone,
+    BackboneContext,
+    Batch,
+    Head,
+    HeadContext,
+    Loss,
+    LossContext,
+    Metric,
+    MetricContext,
+    Output,
+)
+from ftengine.protocols.task import Encoder, Prediction, Task, TaskContext
+
+__all__ = [
+    "TARGET_FIELDS",
+    "Backbone",
+    "BackboneContext",
+    "Batch",
+    "Dataset",
+    "DatasetContext",
+    "Encoder",
+    "FreezeContext",
+    "FreezePolicy",
+    "Head",
+    "HeadContext",
+    "LabelMap",
+    "Loss",
+    "LossContext",
+    "Metric",
+    "MetricContext",
+    "Output",
+    "Prediction",
+    "Progress",
+    "Sample",
+    "Target",
+    "Task",
+    "TaskContext",
+]

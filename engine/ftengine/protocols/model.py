@@ -1,0 +1,218 @@
+"""From images to outputs, terms and measures: backbone, head, loss, metric."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from ftengine.protocols.task import Prediction
+
+Output = dict[str, Tensor]
+"""What a head returns: named tensors; the head's docstring says which, and its losses read them by name."""
+
+
+@dataclass
+class Batch:
+    """What reaches a head: the images of one batch and one task's targets.
+
+    `images`: float [B, 3, H, W], normalised, on the model's device. `targets`: the task's collated tensors by
+    name. `ids`: the samples' ids. `sizes`: original (height, width) of each image.
+    """
+
+    images: Tensor
+    targets: dict[str, Tensor]
+    ids: list[str]
+    sizes: list[tuple[int, int]]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class BackboneContext:
+    """`weights`: the name of the published weights that will be loaded, None for none of the published ones.
+
+    `levels`: the levels that the heads use, None for all; stages after the last of them may be left out.
+    """
+
+    weights: str | None = None
+    levels: tuple[str, ...] | None = None
+
+
+class Backbone(nn.Module):
+    """Named stages, run in order; what each stage gives is a feature level.
+
+    `stages` maps a level's name to its module. A stage takes what the one before it returned, the first the
+    images, float [B, 3, H, W]. `channels` and `strides` (input pixels per feature pixel) have an entry for each
+    level that `forward` returns as [B, C, H / stride, W / stride]. A level called ``pooled`` is the descriptor
+    [B, C, 1, 1] that the published model's own classifier read (stride 0: it has no grid)::
+
+        class Tiny(Backbone):
+            def __init__(self):
+                super().__init__(
+                    stages={"c1": nn.Conv2d(3, 8, 3, 2, 1), "c2": nn.Conv2d(8, 16, 3, 2, 1)},
+                    channels={"c1": 8, "c2": 16},
+                    strides={"c1": 2, "c2": 4},
+                )
+
+    Where stages hand on something else than [B, C, H, W] (tokens, channels last), override `feature`.
+
+    `mean` and `std` (3 numbers each, for images in 0..1) are those the weights named in the context were trained
+    with. `url` is where these come from, kept in a cache file called `weights_file` (None: the url's last part).
+    `published` maps this module's ``state_dict`` names to the names in published files (empty: they are the same);
+    `discarded` are published names that this backbone does not use, such as the classifier's. `channels_last` says
+    whether the memory format suits the architecture. `min_size` is the least height and width it takes.
+    """
+
+    def __init__(
+        self,
+        stages: Mapping[str, nn.Module],
+        channels: Mapping[str, int],
+        strides: Mapping[str, int],
+        *,
+        mean: Sequence[float] = (0.485, 0.456, 0.406),
+        std: Sequence[float] = (0.229, 0.224, 0.225),
+        url: str | None = None,
+        weights_file: str | None = None,
+        published: Mapping[str, str] | None = None,
+        discarded: Sequence[str] = (),
+        channels_last: bool = True,
+        min_size: int = 1,
+    ) -> None:
+        super().__init__()
+        self.stages = nn.ModuleDict(stages)
+        self.channels = dict(channels)
+        self.strides = dict(strides)
+        self.mean = tuple(float(value) for value in mean)
+        self.std = tuple(float(value) for value in std)
+        self.url = url
+        self.weights_file = weights_file
+        self.published = dict(published or {})
+        self.discarded = tuple(discarded)
+        self.channels_last = channels_last
+        self.min_size = min_size
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """The levels that `forward` returns, in order."""
+        return tuple(self.channels)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Images, float [B, 3, H, W], to level -> [B, C, H', W']."""
+        size = (images.shape[-2], images.shape[-1])
+        features = {}
+        state = images
+        for name, stage in self.stages.items():
+            state = stage(state)
+            if name in self.channels:
+                features[name] = self.feature(name, state, size)
+        return features
+
+    def feature(self, name: str, state: Tensor, size: tuple[int, int]) -> Tensor:
+        """What stage `name` returned, as [B, C, H', W']; `size` is the input images' (height, width)."""
+        return state
+
+
+@dataclass(frozen=True)
+class HeadContext:
+    """`channels` and `strides`: the backbone's, by level, in order. `task`: the fitted task."""
+
+    channels: Mapping[str, int]
+    strides: Mapping[str, int]
+    task: Any
+
+
+class Head(nn.Module, ABC):
+    """Features to outputs, and outputs to predictions.
+
+    ::
+
+        class Linear(Head):
+            def __init__(self, channels, classes):
+                super().__init__()
+                self.fc = nn.Linear(channels, classes)
+            def forward(self, features, batch):
+                last = list(features.values())[-1]
+                return {"logits": self.fc(last.mean((2, 3)))}
+            def predict(self, output, batch):
+                return [{"scores": row} for row in output["logits"].softmax(-1).float().cpu()]
+    """
+
+    @abstractmethod
+    def forward(self, features: dict[str, Tensor], batch: Batch) -> Output:
+        """level -> [B, C, H, W] to named tensors; in training with what the loss needs besides the batch's targets.
+
+        For prediction on unlabelled images ``batch.targets`` is empty.
+        """
+
+    @abstractmethod
+    def predict(self, output: Output, batch: Batch) -> list[Prediction]:
+        """One prediction for each image, on the CPU."""
+
+
+@dataclass(frozen=True)
+class LossContext:
+    """`task`: the fitted task (a balanced loss finds its class counts there)."""
+
+    task: Any
+
+
+class Loss(nn.Module, ABC):
+    """Outputs to named terms, each a scalar mean over the batch; the loop weights, sums and logs them.
+
+    ::
+
+        class CrossEntropy(Loss):
+            def forward(self, output, batch):
+                return {"cross_entropy": F.cross_entropy(output["logits"], batch.targets["label"])}
+    """
+
+    @abstractmethod
+    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class MetricContext:
+    """`task`: the fitted task."""
+
+    task: Any
+
+
+class Metric(ABC):
+    """A measure over a whole split, from batches in any grouping; in original units.
+
+    ::
+
+        class Accuracy(Metric):
+            def __init__(self): self.reset()
+            def reset(self): self.right, self.all = 0, 0
+            def update(self, predictions, targets):
+                for prediction, label in zip(predictions, targets["label"]):
+                    self.right += int(prediction["scores"].argmax() == label)
+                    self.all += 1
+            def compute(self): return {"accuracy": self.right / self.all}
+            def merge(self, other): self.right += other.right; self.all += other.all
+    """
+
+    @abstractmethod
+    def update(self, predictions: Sequence[Prediction], targets: Mapping[str, Tensor]) -> None:
+        """One batch: `targets` are the task's collated targets, on the CPU, in the predictions' order."""
+
+    @abstractmethod
+    def compute(self) -> dict[str, float]:
+        """All values, by name; NaN where the data do not define one (AUROC of an absent class)."""
+
+    @abstractmethod
+    def reset(self) -> None: ...
+
+    @abstractmethod
+    def merge(self, other: Metric) -> None:
+        """Add what `other`, of the same making, has seen: as if all of it had been seen here."""
+
+    def details(self) -> dict[str, Any]:
+        """What is too large for a table and a log line (a confusion matrix), as JSON data; for reports."""
+        return {}

@@ -1,0 +1,314 @@
+"""A document resolved into a plan: every check of a config that needs no torch.
+
+All mistakes are collected and raised together. What comes out holds every value of the run; building it cannot
+meet an unknown name or option any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ftengine import augment
+from ftengine.config import Config, DataRef, Ref, TaskConfig, parse, validation_problems
+from ftengine.document import Document, KeyPath, Origin, override, read
+from ftengine.errors import ConfigError, FtengineError, Problem, name_list, nearest, unknown
+from ftengine.host import Host
+from ftengine.optimizers import OPTIMIZERS
+from ftengine.plan import Monitor, Part, Plan, TaskPlan
+from ftengine.plugin import BackboneSpec, DatasetOptions, DatasetSpec, Defaults, HeadSpec, LossSpec, MetricSpec
+from ftengine.schedule import SCHEDULES
+from ftengine.weight_source import WeightSource, weight_source
+
+
+def load(file: Path, assignments: tuple[str, ...] = (), task: str | None = None) -> Plan:
+    """Read, override and resolve a config file; `task` is the command line's. Raises ConfigError with all mistakes."""
+    document = read(file)
+    override(document, assignments)
+    _apply_task(document, task)
+    return resolve(document)
+
+
+def _apply_task(document: Document, task: str | None) -> None:
+    if task is None:
+        return
+    stated = document.data.get("task")
+    name = stated.get("name") if isinstance(stated, dict) else stated
+    if "tasks" in document.data:
+        tasks = document.data["tasks"]
+        message = f"--task {task} names one task, but the file has several under tasks: {name_list(tasks or ())}"
+        raise ConfigError([document.problem(("tasks",), message)])
+    if name is not None and name != task:
+        raise ConfigError([document.problem(("task",), f"the file says {name!r}, but --task says {task!r}")])
+    if name is None:
+        document.put(("task",), task, Origin("--task"))
+
+
+def resolve(document: Document) -> Plan:
+    """Resolve a document against the installed plugins; raises ConfigError with all mistakes."""
+    config, problems = parse(document)
+    disable = config.plugins.disable if config else ()
+    host = Host.discover(disable=disable)
+    if config is None:
+        raise ConfigError(_ordered(problems))
+    resolver = _Resolver(document, config, host)
+    plan = resolver.plan()
+    if plan is None:
+        raise ConfigError(_ordered(resolver.problems))
+    return plan
+
+
+def _ordered(problems: list[Problem]) -> list[Problem]:
+    return sorted(problems, key=lambda problem: (problem.line is None, problem.line or 0, problem.path))
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _Resolver:
+    """Collects problems while it resolves; a part that failed is None, and what depends on it is left out."""
+
+    def __init__(self, document: Document, config: Config, host: Host) -> None:
+        self.document = document
+        self.config = config
+        self.host = host
+        self.problems: list[Problem] = []
+
+    def problem(self, path: KeyPath, message: str) -> None:
+        self.problems.append(self.document.problem(path, message))
+
+    def plan(self) -> Plan | None:
+        config = self.config
+        for message in self.host.require(config.plugins.require):
+            self.problem(("plugins", "require"), message)
+        backbone = self.part("backbone", config.backbone, ("backbone",))
+        weights = self.weights(backbone)
+        freeze = self.part("freeze", config.freeze, ("freeze",))
+        optimizer = self.named(config.optimizer, OPTIMIZERS, "optimizer")
+        schedule = self.named(config.schedule, SCHEDULES, "schedule")
+        for place, message in augment.check(list(config.augment)):
+            self.problem(_sub_path(("augment",), place), message)
+        streams: dict[str, Part] = {}
+        tasks = self.tasks(streams, backbone)
+        monitor = self.monitor(tasks) if not self.problems else None
+        if self.problems:
+            return None
+        assert backbone
+        assert weights
+        assert freeze
+        assert optimizer
+        assert schedule
+        assert monitor
+        return Plan(
+            config=config,
+            host=self.host,
+            tasks=tasks,
+            streams=streams,
+            backbone=backbone,
+            weights=weights,
+            freeze=freeze,
+            optimizer=optimizer,
+            schedule=schedule,
+            monitor=monitor,
+            document=self.document,
+            joint=config.tasks is not None,
+        )
+
+    # --- parts -------------------------------------------------------------------------------------------------
+
+    def part(self, kind: str, ref: Ref | DataRef, path: KeyPath, task: str | None = None) -> Part | None:
+        name = ref.format if isinstance(ref, DataRef) else ref.name
+        try:
+            component = self.host.find(kind, name, task)
+        except FtengineError as error:
+            self.problem(self.name_path(path, "format" if isinstance(ref, DataRef) else "name"), str(error))
+            return None
+        options = self.options(component.spec.options, ref.options, path)
+        return None if options is None else Part(component, options, path)
+
+    def options(self, model: type[Model], values: dict[str, Any], path: KeyPath) -> Model | None:
+        try:
+            return model.model_validate(values)
+        except ValidationError as error:
+            self.problems += validation_problems(error, model, path, self.document)
+            return None
+
+    def name_path(self, path: KeyPath, key: str) -> KeyPath:
+        """The path of a component's name: below `path` where it is written as a mapping."""
+        return (*path, key) if (*path, key) in self.document.origins else path
+
+    def named(self, ref: Ref, table: Mapping[str, type[Model]], what: str) -> Model | None:
+        name = ref.name
+        if name not in table and name.lower() in table:
+            name = name.lower()
+        if name not in table:
+            self.problem(self.name_path((what,), "name"), unknown(what, ref.name, table))
+            return None
+        return self.options(table[name], ref.options, (what,))
+
+    def weights(self, backbone: Part | None) -> WeightSource | None:
+        if backbone is None:
+            return None
+        spec: BackboneSpec = backbone.spec
+        try:
+            return weight_source(self.config.backbone.weights, spec, backbone.component.name)
+        except FtengineError as error:
+            self.problem(self.name_path(("backbone", "weights"), "source"), str(error))
+            return None
+
+    # --- tasks -------------------------------------------------------------------------------------------------
+
+    def tasks(self, streams: dict[str, Part], backbone: Part | None) -> dict[str, TaskPlan]:
+        config = self.config
+        if config.tasks is not None:
+            for key in ("task", "head", "loss", "metrics"):
+                if getattr(config, key) is not None:
+                    self.problem((key,), "belongs to a run with one task; with `tasks`, give it to each of them")
+            if not config.tasks:
+                self.problem(("tasks",), "names no task")
+            entries = [(name, entry, ("tasks", name)) for name, entry in config.tasks.items()]
+        elif config.task is None:
+            near = nearest("task", self.document.data)
+            hint = f"; is {near!r} meant?" if near and near != "task" else ""
+            names = name_list(self.host.names("task"))
+            self.problem((), f"no task: give `task` (or `tasks`, or --task){hint}; tasks: {names}")
+            return {}
+        else:
+            entry = TaskConfig(task=config.task, head=config.head, loss=config.loss, metrics=config.metrics)
+            entries = [(config.task.name.rpartition("/")[2], entry, ())]
+        plans = {}
+        for name, entry, path in entries:
+            if not name.isidentifier():
+                self.problem(path, f"a task's name must be letters, digits and underscores, found {name!r}")
+                continue
+            plan = self.task(name, entry, path, streams, backbone)
+            if plan is not None:
+                plans[name] = plan
+        return plans
+
+    def task(
+        self, name: str, entry: TaskConfig, path: KeyPath, streams: dict[str, Part], backbone: Part | None
+    ) -> TaskPlan | None:
+        data_ref, data_path = (entry.data, (*path, "data")) if entry.data else (self.config.data, ("data",))
+        if data_ref is None:
+            where = " here or at the top level" if path else ""
+            self.problem(
+                (*path, "data"), f"required, but not given{where}; formats: {name_list(self.host.names('dataset'))}"
+            )
+        stream, data = self.stream(streams, data_ref, data_path) if data_ref else ("", None)
+        task = self.part("task", entry.task, (*path, "task"))
+        if task is None:
+            return None
+        target, defaults = self.target_field(task, data)
+        kind = task.component.name
+        head = self.part("head", entry.head or Ref(name=defaults.head), (*path, "head"), kind)
+        loss = self.part("loss", entry.loss or Ref(name=defaults.loss), (*path, "loss"), kind)
+        refs = [Ref(name=metric) for metric in defaults.metrics] if entry.metrics is None else entry.metrics
+        metrics = [self.part("metric", ref, (*path, "metrics", i), kind) for i, ref in enumerate(refs)]
+        if not refs:
+            self.problem((*path, "metrics"), "at least one metric is needed")
+        self.fits(head, loss, metrics, target, backbone)
+        if not (data and head and loss and all(metrics)):
+            return None
+        return TaskPlan(name, task, head, loss, tuple(m for m in metrics if m), target, entry.weight, stream)
+
+    def stream(self, streams: dict[str, Part], ref: DataRef, path: KeyPath) -> tuple[str, Part | None]:
+        """The stream with this data: tasks with the same data share one."""
+        part = self.part("dataset", ref, path)
+        if part is None:
+            return "", None
+        assert isinstance(part.options, DatasetOptions)
+        root = part.options.root.expanduser().absolute()
+        part = replace(part, options=part.options.model_copy(update={"root": root}))
+        for name, known in streams.items():
+            if known.data() == part.data():
+                return name, known
+        name = "data" if path == ("data",) else str(path[1])
+        streams[name] = part
+        return name, part
+
+    def target_field(self, task: Part, data: Part | None) -> tuple[str, Defaults]:
+        """The first field that the task can learn from and the dataset provides."""
+        targets: Mapping[str, Defaults] = task.spec.targets
+        first = next(iter(targets.items()))
+        if data is None:
+            return first
+        spec: DatasetSpec = data.spec
+        assert isinstance(data.options, DatasetOptions)
+        provided = data.options.target_fields()
+        provided = frozenset(spec.fields) if provided is None else provided
+        for name, defaults in targets.items():
+            if name in provided:
+                return name, defaults
+        needs = " or ".join(f"`{name}`" for name in targets)
+        able = any(name in spec.fields for name in targets)
+        has = f"it provides {name_list(provided)}" + (" with these options" if able else "")
+        message = f"{data.component.name} cannot feed {task.component.name}, which needs {needs}; {has}"
+        if not able:
+            feeding = [
+                component.name
+                for component in self.host.components
+                if component.kind == "dataset" and set(component.spec.fields) & set(targets)
+            ]
+            message += f"; formats that do: {name_list(feeding)}"
+        self.problem(self.name_path(data.path, "format"), message)
+        return first
+
+    def fits(
+        self, head: Part | None, loss: Part | None, metrics: list[Part | None], target: str, backbone: Part | None
+    ) -> None:
+        """Check the parts of a task against each other."""
+        if head and backbone:
+            head_spec: HeadSpec = head.spec
+            offered: BackboneSpec = backbone.spec
+            lacking = [level for level in head_spec.levels if level not in offered.levels]
+            if lacking:
+                message = f"needs the levels {name_list(head_spec.levels)}, but {backbone.component.name} has no "
+                self.problem(head.path, message + name_list(lacking))
+        for part in [loss, *metrics]:
+            if part is None:
+                continue
+            spec: LossSpec | MetricSpec = part.spec
+            if spec.fields and target not in spec.fields:
+                alternatives = [
+                    component.name
+                    for component in self.host.components
+                    if component.kind == spec.kind
+                    and component.task == part.component.task
+                    and (not component.spec.fields or target in component.spec.fields)
+                ]
+                message = (
+                    f"{spec.name} learns from {name_list(spec.fields)}"
+                    if spec.kind == "loss"
+                    else (f"{spec.name} measures {name_list(spec.fields)}")
+                )
+                self.problem(part.path, f"{message}, but the data give `{target}`; fitting: {name_list(alternatives)}")
+            if isinstance(spec, LossSpec) and head and spec.heads and head.spec.name not in spec.heads:
+                self.problem(part.path, f"{spec.name} is for the heads {name_list(spec.heads)}, not {head.spec.name}")
+
+    def monitor(self, tasks: dict[str, TaskPlan]) -> Monitor:
+        """``loss``, ``accuracy`` or, in a joint run, ``<task>/accuracy``."""
+        wanted = self.config.train.monitor
+        if wanted == "loss":
+            return Monitor(None, None, "min")
+        choices: dict[str, Monitor] = {}
+        for name, task in tasks.items():
+            for index, metric in enumerate(task.metrics):
+                key = f"{name}/{metric.component.name}" if len(tasks) > 1 else metric.component.name
+                choices.setdefault(key, Monitor(name, index, metric.spec.mode))
+        if wanted is None:
+            return next(iter(choices.values()))
+        if wanted not in choices:
+            self.problem(("train", "monitor"), unknown("metric", wanted, ["loss", *choices]))
+            return Monitor(None, None, "min")
+        return choices[wanted]
+
+
+def _sub_path(path: KeyPath, place: str) -> KeyPath:
+    """`place` is like ``[0].p``."""
+    parts = place.replace("[", ".").replace("]", "").strip(".").split(".")
+    return (*path, *(int(part) if part.isdigit() else part for part in parts if part))
