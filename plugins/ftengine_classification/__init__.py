@@ -1,1 +1,1 @@
-"""A built-in plugin of ftengine."""
+"""Classification, single-label and multi-label: the task, its heads, losses and metrics."""
