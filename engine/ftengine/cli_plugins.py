@@ -1,0 +1,240 @@
+"""``ftengine plugins``: what is installed, and what each component can be told. Imports neither torch nor factories."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ftengine.cli_options import option_rows
+from ftengine.errors import unknown
+from ftengine.host import KINDS, Component, Host, LookupProblem
+from ftengine.host_lookup import plural
+from ftengine.plugin import API_VERSION
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+__all__ = ["plugins"]
+
+_KIND = click.option("--kind", type=click.Choice(KINDS), help="Only components of this kind.")
+_TASK = click.option("--task", metavar="NAME", help="Only this task and the components that belong to it.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, with keys that stay the same.")
+
+
+@click.group(invoke_without_command=True)
+@_KIND
+@_TASK
+@_JSON
+@click.pass_context
+def plugins(ctx: click.Context, kind: str | None, task: str | None, as_json: bool) -> None:
+    """List plugins and their components.
+
+    A broken plugin is listed with its cause; it matters only to a config that names it.
+
+    \b
+    --json prints an object with
+      api         the plugin interface's [major, minor]
+      plugins     name, distribution, version, status, cause, builtin, module, notes
+      components  name, kind, task, plugin, summary, requires
+    """
+    if ctx.invoked_subcommand is not None:
+        if kind or task or as_json:
+            raise click.UsageError("--kind, --task and --json go after 'show'", ctx)
+        return
+    host = Host.discover()
+    chosen = _select(host, kind, task)
+    if as_json:
+        records = [{**vars(record), "notes": list(record.notes)} for record in host.plugins]
+        _print_json({"api": list(API_VERSION), "plugins": records, "components": [_summary(item) for item in chosen]})
+        return
+    console = _console()
+    _print_plugins(console, host)
+    _print_components(console, chosen)
+
+
+@plugins.command()
+@click.argument("name")
+@_KIND
+@_TASK
+@_JSON
+def show(name: str, kind: str | None, task: str | None, as_json: bool) -> None:
+    """Show the options of the component NAME, with types, defaults and descriptions.
+
+    \b
+    --json prints a list with an object for each component of that name:
+      name, kind, task, plugin, summary, requires
+      factory     module:callable
+      options     a list of: name, type, required, default, description
+      schema      the options' JSON Schema
+      details     what its kind adds, such as levels, weights or fields
+    """
+    host = Host.discover()
+    chosen = _select(host, kind, task)
+    found = [item for item in chosen if item.name == name]
+    if not found:
+        raise LookupProblem(_not_found(host, chosen, name))
+    if as_json:
+        _print_json([_description(item) for item in found])
+        return
+    console = _console()
+    for item in found:
+        _print_component(console, item)
+
+
+def _select(host: Host, kind: str | None, task: str | None) -> list[Component]:
+    if task is not None and task not in host.names("task"):
+        raise LookupProblem(unknown("task", task, host.names("task")))
+    return [
+        item
+        for item in host.components
+        if kind in (None, item.kind) and (task is None or task == (item.name if item.kind == "task" else item.task))
+    ]
+
+
+def _not_found(host: Host, chosen: Sequence[Component], name: str) -> str:
+    for record in host.plugins:
+        if record.name == name:
+            own = [item.name for item in chosen if item.plugin == name]
+            return f"{name!r} is a plugin; 'show' takes the name of a component" + (
+                f", as in {own[0]!r}" if own else ""
+            )
+    same = [item.name for item in chosen if item.name.rpartition("/")[2] == name]
+    if same:
+        return f"unknown component {name!r}; did you mean {same[0]!r}?"
+    return unknown("component", name, {item.name for item in chosen})
+
+
+# --- data ------------------------------------------------------------------------------------------------------
+
+
+def _summary(item: Component) -> dict[str, Any]:
+    return {
+        "name": item.name,
+        "kind": item.kind,
+        "task": item.task,
+        "plugin": item.plugin,
+        "summary": item.spec.summary,
+        "requires": list(item.spec.requires),
+    }
+
+
+def _description(item: Component) -> dict[str, Any]:
+    return {
+        **_summary(item),
+        "factory": item.spec.factory,
+        "options": [vars(row) for row in option_rows(item.spec.options)],
+        "schema": item.spec.options.model_json_schema(),
+        "details": _details(item),
+    }
+
+
+def _details(item: Component) -> dict[str, Any]:
+    """What the spec's kind adds to what every spec has."""
+    common = {"name", "factory", "summary", "options", "requires", "task"}
+    details = {key: value for key, value in vars(item.spec).items() if key not in common}
+    if "targets" in details:
+        details["targets"] = {field: vars(defaults) for field, defaults in details["targets"].items()}
+    return details
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+# --- text ------------------------------------------------------------------------------------------------------
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    # A pipe has no width: every row stays on one line, so that grep and cut see all of it.
+    return console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=10_000)
+
+
+def _table(*columns: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _heading(console: Console, text: str) -> None:
+    console.print(text, style="bold")
+
+
+def _print_plugins(console: Console, host: Host) -> None:
+    colours = {"ok": "green", "disabled": "dim"}
+    _heading(console, f"Plugins ({len(host.plugins)})")
+    table = _table("name", "distribution", "version", "status", "cause")
+    for record in host.plugins:
+        style = colours.get(record.status, "red")
+        table.add_row(
+            record.name, record.distribution, record.version, _styled(record.status, style), record.cause or ""
+        )
+    console.print(table)
+    for record in host.plugins:
+        for note in record.notes:
+            console.print(f"note: {record.name}: {note}")
+
+
+def _styled(text: str, style: str) -> Any:
+    from rich.text import Text
+
+    return Text(text, style)
+
+
+def _print_components(console: Console, chosen: Iterable[Component]) -> None:
+    groups: dict[tuple[int, str], list[Component]] = {}
+    for item in chosen:
+        groups.setdefault((KINDS.index(item.kind), item.task or ""), []).append(item)
+    for (kind, task), items in sorted(groups.items()):
+        title = plural(KINDS[kind]).capitalize() + (f" of {task}" if task else "")
+        console.print()
+        _heading(console, f"{title} ({len(items)})")
+        table = _table("name", "plugin", "summary")
+        for item in sorted(items, key=lambda item: item.name):
+            table.add_row(item.name, item.plugin, item.spec.summary)
+        console.print(table)
+    if not groups:
+        console.print("\nNo components.")
+
+
+def _print_component(console: Console, item: Component) -> None:
+    _heading(console, f"{item.name}: {item.kind}" + (f" of {item.task}" if item.task else ""))
+    console.print(item.spec.summary)
+    facts = _table("", "")
+    facts.show_header = False
+    facts.add_row("plugin", item.plugin)
+    facts.add_row("factory", item.spec.factory)
+    if item.spec.requires:
+        facts.add_row("requires", ", ".join(item.spec.requires))
+    for key, value in _details(item).items():
+        facts.add_row(key.replace("_", " "), _words(value))
+    console.print(facts)
+    rows = option_rows(item.spec.options)
+    if rows:
+        table = _table("option", "type", "default", "description")
+        for row in rows:
+            default = "(required)" if row.required else json.dumps(row.default, ensure_ascii=False)
+            table.add_row(row.name, row.type, default, row.description)
+        console.print(table)
+    else:
+        console.print("It has no options.")
+    console.print()
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{key}: {_words(part)}" for key, part in value.items()) or "none"
+    if isinstance(value, tuple | list):
+        return ", ".join(map(str, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)

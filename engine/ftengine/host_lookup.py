@@ -1,0 +1,121 @@
+"""From the name in a config to a component, or to a sentence that says why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+from ftengine.errors import FtengineError, name_list, nearest, unknown
+from ftengine.host_discovery import PluginRecord
+from ftengine.host_specs import KINDS, Component
+
+__all__ = ["LookupProblem", "look_up", "plural", "status_text"]
+
+_PLURALS = {
+    "task": "tasks",
+    "backbone": "backbones",
+    "head": "heads",
+    "loss": "losses",
+    "metric": "metrics",
+    "freeze": "freeze policies",
+    "dataset": "datasets",
+}
+
+
+class LookupProblem(FtengineError):  # noqa: N818 - the sentence is one of a config's problems
+    """A name that a config or a command uses is not that of a usable component."""
+
+    exit_code = 2
+
+
+def plural(kind: str) -> str:
+    """The kind's name for several: ``losses``, ``freeze policies``."""
+    return _PLURALS[kind]
+
+
+def status_text(record: PluginRecord) -> str:
+    """Why a plugin that is not ok cannot be used, in one sentence."""
+    words = {
+        "disabled": "is disabled",
+        "broken": "is broken",
+        "incompatible": "is incompatible",
+        "conflict": "is refused for a conflict",
+    }
+    source = f"{record.distribution} {record.version}"
+    return f"the plugin {record.name!r} ({source}) {words[record.status]}: {record.cause}"
+
+
+def look_up(
+    plugins: Sequence[PluginRecord], components: Sequence[Component], kind: str, name: str, task: str | None
+) -> Component:
+    """The component of `kind` and `task` (None: of any) with the full name `name`; LookupProblem if there is none."""
+    if kind not in KINDS:
+        raise ValueError(unknown("kind of component", kind, KINDS))
+    of_kind = [item for item in components if item.kind == kind]
+    within = [item for item in of_kind if task is None or item.task == task]
+    found = [item for item in within if item.name == name]
+    if len(found) > 1:
+        tasks = name_list(str(item.task) for item in found)
+        raise LookupProblem(f"{name!r} is the name of {plural(kind)} of several tasks: {tasks}")
+    if not found:
+        raise LookupProblem(_absent(plugins, components, of_kind, within, kind, name, task))
+    missing = [name for name in found[0].spec.requires if not _installed(name)]
+    if missing:
+        raise LookupProblem(
+            f"the {kind} {name!r} needs {'a package that is' if len(missing) == 1 else 'packages that are'} not "
+            f"installed: {', '.join(missing)}; install with: pip install {' '.join(missing)}"
+        )
+    return found[0]
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _absent(
+    plugins: Sequence[PluginRecord],
+    components: Sequence[Component],
+    of_kind: Sequence[Component],
+    within: Sequence[Component],
+    kind: str,
+    name: str,
+    task: str | None,
+) -> str:
+    noun = "freeze policy" if kind == "freeze" else kind
+    names = sorted({item.name for item in within})
+    elsewhere = sorted({str(item.task) for item in of_kind if item.name == name})
+    if elsewhere:
+        tasks = " and ".join(map(repr, elsewhere))
+        return (
+            f"{name!r} is a {noun} of the task {tasks}; here the task is {task!r}, {plural(kind)} of {task!r}: "
+            f"{name_list(names)}"
+        )
+    other = next((item for item in components if item.name == name), None)
+    if other is not None:
+        return f"{name!r} is a {other.kind}, not a {noun}; {_hint(name, names, kind)}"
+    plugin, slash, bare = name.partition("/")
+    if slash:
+        records = [record for record in plugins if record.name == plugin]
+        if not records:
+            installed = {record.name for record in plugins}
+            return f"unknown {noun} {name!r}: {unknown('plugin', plugin, installed)} (not installed)"
+        if all(record.status != "ok" for record in records):
+            return f"unknown {noun} {name!r}: {status_text(records[0])}"
+        if any(record.builtin and record.status == "ok" for record in records) and bare in names:
+            return f"unknown {noun} {name!r}; built-in components are named without their plugin: {bare!r}"
+        return f"unknown {noun} {name!r}; {_hint(name, names, kind)}"
+    # A bare name is a built-in component's, so that an unusable built-in plugin may be the reason.
+    unusable = "".join(f"; {status_text(item)}" for item in plugins if item.builtin and item.status != "ok")
+    return f"unknown {noun} {name!r}; {_hint(name, names, kind)}{unusable}"
+
+
+def _hint(name: str, names: Sequence[str], kind: str) -> str:
+    """The nearest of `names`, also by the part after the plugin, or a list of them."""
+    bare = name.rpartition("/")[2]
+    same = [choice for choice in names if choice.rpartition("/")[2] == bare]
+    near = same[0] if same else nearest(name, names)
+    return f"did you mean {near!r}?" if near else f"{plural(kind)}: {name_list(names)}"
