@@ -1,1 +1,1 @@
-"""A built-in plugin of ftengine."""
+"""Regression of one or several numbers: the task, its heads, losses and metrics."""
