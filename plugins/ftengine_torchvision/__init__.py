@@ -1,1 +1,1 @@
-"""A built-in plugin of ftengine."""
+"""Torchvision's classification networks as backbones with ordered stages."""
