@@ -67,6 +67,7 @@ class Counts(TorchmetricsMetric):
 
     def __init__(self, context: MetricContext, top_k: int = 1) -> None:
         classes = len(context.task.labels)
+        inner: torchmetrics.Metric
         if context.task.multi_label:
             threshold = _inclusive(context.task.threshold)
             inner = tm.MultilabelStatScores(classes, threshold=threshold, average=None, **SETTINGS)
@@ -136,7 +137,7 @@ class Rate(Counts):
             mean = each.nanmean()
         else:
             mean = (each.nan_to_num() * (tp + fn)).sum() / (tp + fn).sum()
-        values = {self.name: mean.item()}
+        values: dict[str, float] = {self.name: mean.item()}
         return values | self.per_class(self.name, each) if self.options.per_class else values
 
 
@@ -149,7 +150,11 @@ class ExactMatch(TorchmetricsMetric):
 
     def compute(self) -> dict[str, float]:
         # torchmetrics takes 0 / 0 for 0.
-        return {"exact_match": self.result().item() if self.inner.total > 0 else math.nan}
+        return {
+            "exact_match": self.result().item()
+            if torch.as_tensor(self.inner.metric_state["total"]).item() > 0
+            else math.nan
+        }
 
 
 class Auroc(TorchmetricsMetric):
@@ -166,8 +171,9 @@ class Auroc(TorchmetricsMetric):
 
     def compute(self) -> dict[str, float]:
         each = torch.full((len(self.names),), math.nan)
-        if self.inner.target:
-            target = torch.cat(self.inner.target)
+        seen = self.inner.metric_state["target"]
+        if seen:
+            target = torch.cat(list(seen))
             positives = target.sum(0) if self.multi_label else target.bincount(minlength=len(self.names))
             defined = (positives > 0) & (positives < len(target))
             each = torch.where(defined, self.result().reshape(-1), math.nan)
@@ -184,6 +190,7 @@ class ConfusionMatrix(TorchmetricsMetric):
 
     def __init__(self, context: MetricContext) -> None:
         classes = len(context.task.labels)
+        inner: torchmetrics.Metric
         if context.task.multi_label:
             threshold = _inclusive(context.task.threshold)
             inner = tm.MultilabelConfusionMatrix(classes, threshold=threshold, **SETTINGS)

@@ -157,7 +157,7 @@ def _names(data: Dataset, field: str, place: str) -> tuple[str, ...]:
 
 
 def _read_label(target: Target, classes: int) -> np.ndarray:
-    value = target.get("label")
+    value: Any = target.get("label")
     try:
         label = operator.index(value)
     except TypeError:

@@ -83,7 +83,7 @@ class Regression(Task):
         names = self._choose(data, "train")
         first = self._read(data, "train", names, self._transforms(names))[:, 0]
         edges = np.unique(np.quantile(first, np.arange(1, STRATA) / STRATA))
-        return np.digitize(first, edges).astype(np.int64)
+        return np.asarray(np.digitize(first, edges), dtype=np.int64)
 
     def _choose(self, data: Dataset, place: str) -> tuple[str, ...]:
         if self.field not in data.names:
@@ -166,6 +166,6 @@ def _check(name: str, value: float, kind: str) -> None:
 
 
 def _transformed(values: np.ndarray, kind: str) -> np.ndarray:
-    if kind == "log":
-        return np.log(values)
-    return np.log1p(values) if kind == "log1p" else values
+    if kind == "none":
+        return values
+    return np.asarray(np.log(values) if kind == "log" else np.log1p(values))
