@@ -11,7 +11,7 @@ import click
 from ftengine.cli_options import option_rows
 from ftengine.errors import unknown
 from ftengine.host import KINDS, Component, Host, LookupProblem
-from ftengine.host_lookup import plural
+from ftengine.host_lookup import plural, status_text
 from ftengine.plugin import API_VERSION
 
 if TYPE_CHECKING:
@@ -97,11 +97,12 @@ def _select(host: Host, kind: str | None, task: str | None) -> list[Component]:
 
 def _not_found(host: Host, chosen: Sequence[Component], name: str) -> str:
     for record in host.plugins:
+        if record.name == name.partition("/")[0] and record.status != "ok":
+            return status_text(record)
         if record.name == name:
             own = [item.name for item in chosen if item.plugin == name]
-            return f"{name!r} is a plugin; 'show' takes the name of a component" + (
-                f", as in {own[0]!r}" if own else ""
-            )
+            hint = f", as in {own[0]!r}" if own else ""
+            return f"{name!r} is a plugin; 'show' takes the name of a component{hint}"
     same = [item.name for item in chosen if item.name.rpartition("/")[2] == name]
     if same:
         return f"unknown component {name!r}; did you mean {same[0]!r}?"

@@ -42,12 +42,7 @@ class Patterns(FreezePolicy):
         self.globs = tuple(globs)
 
     def frozen(self, stages: Mapping[str, Sequence[str]], progress: Progress) -> set[str]:
-        return {
-            name
-            for parameters in stages.values()
-            for name in parameters
-            if any(fnmatch.fnmatchcase(name, glob) for glob in self.globs)
-        }
+        return {name for name in _names(stages) if any(fnmatch.fnmatchcase(name, glob) for glob in self.globs)}
 
 
 def none(options: Options, context: FreezeContext) -> NoStages:
@@ -74,22 +69,30 @@ def stages(options: StagesOptions, context: FreezeContext) -> Stages:
 
 def patterns(options: PatternsOptions, context: FreezeContext) -> Patterns:
     """A policy that freezes parameters by globs. FtengineError for a glob that matches none of them."""
-    names = [name for parameters in context.stages.values() for name in parameters]
-    wrong = [glob for glob in options.patterns if not fnmatch.filter(names, glob)]
+    names = _names(context.stages)
+    wrong = [glob for glob in options.patterns if not _matches(glob, names)]
     if wrong:
         hints = "; ".join(_no_match(glob, names, list(context.stages)) for glob in wrong)
         raise FtengineError(f"freeze.patterns: {hints}")
     return Patterns(options.patterns)
 
 
+def _names(stages: Mapping[str, Sequence[str]]) -> list[str]:
+    return [name for parameters in stages.values() for name in parameters]
+
+
+def _matches(glob: str, names: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, glob) for name in names)
+
+
 def _no_match(glob: str, names: list[str], stages: list[str]) -> str:
     text = f"{glob!r} matches no parameter of the backbone"
     if glob in stages:
         return f"{text}; for the whole stage write '{glob}.*'"
-    # A glob is most like a name by its literal part; where only the stage is wrong, the stage is the better hint.
+    # Where only the stage is misspelt, the same glob in the stage that was meant is the better hint.
     stage, dot, rest = glob.partition(".")
-    near_stage = None if stage in stages else nearest(stage, stages)
-    near = f"{near_stage}{dot}{rest}" if near_stage else nearest(glob.strip("*"), names)
+    corrected = f"{nearest(stage, stages)}{dot}{rest}"
+    near = corrected if _matches(corrected, names) else nearest(glob.strip("*"), names)
     if near:
         return f"{text}; did you mean {near!r}?"
     return f"{text}; their names begin with: {', '.join(f'{name}.' for name in stages)}"
