@@ -150,11 +150,8 @@ class ExactMatch(TorchmetricsMetric):
 
     def compute(self) -> dict[str, float]:
         # torchmetrics takes 0 / 0 for 0.
-        return {
-            "exact_match": self.result().item()
-            if torch.as_tensor(self.inner.metric_state["total"]).item() > 0
-            else math.nan
-        }
+        seen = torch.as_tensor(self.inner.metric_state["total"]) > 0
+        return {"exact_match": self.result().item() if seen else math.nan}
 
 
 class Auroc(TorchmetricsMetric):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +11,6 @@ from ftengine_regression.task import Regression
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 MAX_FLOAT32 = torch.finfo(torch.float32).max
-MAX_EXPONENT = math.log(MAX_FLOAT32)
 
 
 class Standardizer(nn.Module):
@@ -42,16 +39,14 @@ class Standardizer(nn.Module):
         return (values - self.mean) / self.std
 
     def inverse(self, standardized: Tensor) -> Tensor:
-        """Standardised units, [B, T] on any device, to original ones, float32 [B, T] on the CPU.
+        """Standardised units, [B, T], to original ones, float32 [B, T].
 
-        Computed in float64; what lies beyond float32's range becomes its largest value, so that one wild
-        prediction early in training is a large error and not an infinite one.
+        What lies beyond float32's range becomes its largest value, so that one wild prediction early in training
+        is a large error and not an infinite one. NaN stays NaN.
         """
-        mean, std, log, log1p = (buffer.cpu() for buffer in (self.mean, self.std, self.log, self.log1p))
-        values = standardized.cpu().double() * std + mean
-        bounded = values.clamp(max=MAX_EXPONENT)
-        values = torch.where(log, bounded.exp(), torch.where(log1p, bounded.expm1(), values))
-        return values.clamp(-MAX_FLOAT32, MAX_FLOAT32).float()
+        values = standardized.float() * self.std + self.mean
+        values = torch.where(self.log, values.exp(), torch.where(self.log1p, values.expm1(), values))
+        return values.clamp(-MAX_FLOAT32, MAX_FLOAT32)
 
 
 class RegressionHead(Head):
@@ -76,7 +71,8 @@ class RegressionHead(Head):
 
     def predict(self, output: Output, batch: Batch) -> list[Prediction]:
         values = self.standardizer.inverse(output["standardized"].detach())
-        return [{"values": row} for row in values]
+        # One transfer for the whole batch; the rows are views of it.
+        return [{"values": row} for row in values.cpu()]
 
 
 def linear(options: LinearOptions, context: HeadContext) -> RegressionHead:
