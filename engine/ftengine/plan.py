@@ -49,11 +49,12 @@ class TaskPlan:
 
 @dataclass(frozen=True)
 class Monitor:
-    """What the best checkpoint is chosen by: a task's metric (None: the sum of losses) and its direction."""
+    """What the best checkpoint is chosen by: a task's metric (None: the sum of losses), its direction and its name."""
 
     task: str | None
     metric: int | None
     mode: str
+    name: str
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,9 @@ class _Resolver:
                     self.problem((key,), "belongs to a run with one task; with `tasks`, give it to each of them")
             if not config.tasks:
                 self.problem(("tasks",), "names no task")
-            entries = [(name, entry, ("tasks", name)) for name, entry in config.tasks.items()]
+            entries: list[tuple[str, TaskConfig, KeyPath]] = [
+                (name, entry, ("tasks", name)) for name, entry in config.tasks.items()
+            ]
         elif config.task is None:
             near = nearest("task", self.document.data)
             hint = f"; is {near!r} meant?" if near and near != "task" else ""
@@ -252,7 +254,7 @@ class _Resolver:
             feeding = [
                 component.name
                 for component in self.host.components
-                if component.kind == "dataset" and set(component.spec.fields) & set(targets)
+                if isinstance(component.spec, DatasetSpec) and set(component.spec.fields) & set(targets)
             ]
             message += f"; formats that do: {name_list(feeding)}"
         self.problem(self.name_path(data.path, "format"), message)
@@ -277,7 +279,7 @@ class _Resolver:
                 alternatives = [
                     component.name
                     for component in self.host.components
-                    if component.kind == spec.kind
+                    if isinstance(component.spec, type(spec))
                     and component.task == part.component.task
                     and (not component.spec.fields or target in component.spec.fields)
                 ]
@@ -294,17 +296,18 @@ class _Resolver:
         """``loss``, ``accuracy`` or, in a joint run, ``<task>/accuracy``."""
         wanted = self.config.train.monitor
         if wanted == "loss":
-            return Monitor(None, None, "min")
+            return Monitor(None, None, "min", "loss")
         choices: dict[str, Monitor] = {}
         for name, task in tasks.items():
             for index, metric in enumerate(task.metrics):
-                key = f"{name}/{metric.component.name}" if len(tasks) > 1 else metric.component.name
-                choices.setdefault(key, Monitor(name, index, metric.spec.mode))
+                key = f"{name}/{metric.component.name}" if self.config.tasks else metric.component.name
+                value = f"{name}/{metric.spec.primary}" if self.config.tasks else metric.spec.primary
+                choices.setdefault(key, Monitor(name, index, metric.spec.mode, value))
         if wanted is None:
             return next(iter(choices.values()))
         if wanted not in choices:
             self.problem(("train", "monitor"), unknown("metric", wanted, ["loss", *choices]))
-            return Monitor(None, None, "min")
+            return Monitor(None, None, "min", "loss")
         return choices[wanted]
 
 

@@ -140,7 +140,12 @@ class Head(nn.Module, ABC):
                 return {"logits": self.fc(last.mean((2, 3)))}
             def predict(self, output, batch):
                 return [{"scores": row} for row in output["logits"].softmax(-1).float().cpu()]
+
+    ``loss_in_eval`` says whether the outputs in eval mode are enough for the loss; if not, the validation loss is
+    not computed.
     """
+
+    loss_in_eval = True
 
     @abstractmethod
     def forward(self, features: dict[str, Tensor], batch: Batch) -> Output:

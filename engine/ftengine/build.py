@@ -1,0 +1,206 @@
+"""A plan made into modules, datasets and tasks. The only caller of factories."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ftengine import seeding
+from ftengine.augment import build as build_augmentation
+from ftengine.data import Split, Stream, fingerprint, hold_out
+from ftengine.errors import ConfigError, DataError, FtengineError, Problem
+from ftengine.freeze import stage_parameters
+from ftengine.host import load_factory
+from ftengine.model import Model
+from ftengine.plan import Part, Plan
+from ftengine.plugin import DatasetOptions
+from ftengine.protocols import (
+    Backbone,
+    BackboneContext,
+    Dataset,
+    DatasetContext,
+    FreezeContext,
+    FreezePolicy,
+    Head,
+    HeadContext,
+    Loss,
+    LossContext,
+    Metric,
+    MetricContext,
+    Task,
+    TaskContext,
+)
+from ftengine.weights import Coverage, load_weights
+
+Kind = TypeVar("Kind")
+
+
+def make(part: Part, context: object, kind: type[Kind]) -> Kind:
+    """Call a component's factory; what is wrong with the component is said in its name."""
+    component = part.component
+    factory = load_factory(component)
+    try:
+        made = factory(part.options, context)
+    except FtengineError:
+        raise
+    except Exception as error:
+        message = f"{component.kind} {component.name!r} (plugin {component.plugin}) could not be built"
+        raise FtengineError(f"{message}: {type(error).__name__}: {error}") from error
+    if not isinstance(made, kind):
+        raise FtengineError(
+            f"{component.kind} {component.name!r} (plugin {component.plugin}): {component.spec.factory} returned a "
+            f"{type(made).__name__}, expected a {kind.__name__}"
+        )
+    return made
+
+
+def make_tasks(plan: Plan) -> dict[str, Task]:
+    """The tasks, not fitted yet."""
+    return {name: make(task.task, TaskContext(task.field), Task) for name, task in plan.tasks.items()}  # type: ignore[type-abstract]
+
+
+def make_dataset(part: Part, split: str) -> Dataset:
+    """One split of a stream's data, as its options describe it."""
+    data = make(part, DatasetContext(split), Dataset)  # type: ignore[type-abstract]
+    if len(data) == 0:
+        raise DataError(f"data.{split} of {part.component.name} holds no samples")
+    return data
+
+
+@dataclass
+class Splits:
+    """A stream's datasets."""
+
+    train: Dataset
+    val: Dataset
+    test: Dataset | None
+
+
+def make_splits(plan: Plan, stream: str, tasks: Mapping[str, Task]) -> Splits:
+    """The splits of a stream; what is not given is held out of the training split."""
+    part = plan.streams[stream]
+    options = part.options
+    assert isinstance(options, DatasetOptions)
+    train = make_dataset(part, "train")
+    _check_fields(plan, stream, train)
+    val = make_dataset(part, "val") if options.val is not None else None
+    test = make_dataset(part, "test") if options.test is not None else None
+
+    def strata() -> Any:
+        own = [tasks[name].strata(train) for name, task in plan.tasks.items() if task.stream == stream]
+        return next((found for found in own if found is not None), None)
+
+    if test is None and options.test_fraction:
+        train, test = hold_out(train, options.test_fraction, options.split_seed, strata(), "test")
+    if val is None:
+        train, val = hold_out(train, options.val_fraction, options.split_seed, strata(), "val")
+    return Splits(train, val, test)
+
+
+def _check_fields(plan: Plan, stream: str, data: Dataset) -> None:
+    for name, task in plan.tasks.items():
+        if task.stream == stream and task.field not in data.names:
+            raise DataError(
+                f"the data of task {name!r} give no `{task.field}`, though its format "
+                f"({plan.streams[stream].component.name}) says so; they give: {', '.join(data.names) or 'nothing'}"
+            )
+
+
+def make_streams(plan: Plan, tasks: Mapping[str, Task]) -> dict[str, Stream]:
+    """Datasets of all streams, with every task fitted on its training split and every split checked against it."""
+    config = plan.config
+    augmentation = build_augmentation(list(config.augment), "augment") if config.augment else None
+    streams = {}
+    for name in plan.streams:
+        own = tuple(task for task, spec in plan.tasks.items() if spec.stream == name)
+        splits = make_splits(plan, name, tasks)
+        for task in own:
+            tasks[task].fit(splits.train)
+        if len(splits.train) < config.train.batch_size:
+            raise DataError(
+                f"{name}: the training split has {len(splits.train)} samples, fewer than train.batch_size "
+                f"{config.train.batch_size}"
+            )
+
+        def split(data: Dataset, which: str, own: tuple[str, ...] = own, name: str = name) -> Split:
+            return make_split(plan, tasks, data, which, own, augmentation if which == "train" else None, name)
+
+        streams[name] = Stream(
+            name,
+            own,
+            split(splits.train, "train"),
+            split(splits.val, "val"),
+            None if splits.test is None else split(splits.test, "test"),
+            fingerprint(splits.train),
+        )
+    return streams
+
+
+def make_split(
+    plan: Plan,
+    tasks: Mapping[str, Task],
+    data: Dataset,
+    which: str,
+    own: tuple[str, ...],
+    augmentation: Any = None,
+    stream: str = "",
+) -> Split:
+    """A dataset with its tasks' encoders; every target is encoded once, so that a bad one shows before training."""
+    encoders = {task: tasks[task].encoder(data, f"the {which} split") for task in own}
+    for index in range(len(data)):
+        target = data.target(index)
+        for encode in encoders.values():
+            encode(target)
+    return Split(data, encoders, plan.config.image, augmentation, plan.config.train.seed, stream)
+
+
+@dataclass
+class Built:
+    """A model for fitted tasks, and what loading its weights did."""
+
+    model: Model
+    metrics: dict[str, list[Metric]]
+    freeze: FreezePolicy
+    coverage: Coverage | None
+
+
+def make_model(plan: Plan, tasks: Mapping[str, Task], *, pretrained: bool = True) -> Built:
+    """Backbone, heads, losses, metrics and freeze policy; `pretrained`: load the weights that the config names."""
+    seeding.seed_init(plan.config.train.seed)
+    backbone = make_backbone(plan)
+    image = plan.config.image
+    if min(image.size) < backbone.min_size:
+        message = f"{plan.backbone.component.name} takes images of at least {backbone.min_size} pixels a side"
+        raise ConfigError([plan.document.problem(("image", "size"), f"{message}, found {list(image.size)}")])
+    heads, losses, metrics = {}, {}, {}
+    for name, task in plan.tasks.items():
+        lacking = [level for level in task.head.spec.levels if level not in backbone.channels]
+        if lacking:
+            message = f"head {task.head.component.name!r} needs {', '.join(lacking)}; this backbone has "
+            raise ConfigError([Problem("backbone", message + ", ".join(backbone.levels))])
+        context = HeadContext(backbone.channels, backbone.strides, tasks[name])
+        heads[name] = make(task.head, context, Head)  # type: ignore[type-abstract]
+        losses[name] = make(task.loss, LossContext(tasks[name]), Loss)  # type: ignore[type-abstract]
+        metrics[name] = make_metrics(plan, name, tasks[name])
+    freeze = make(plan.freeze, FreezeContext(stage_parameters(backbone)), FreezePolicy)  # type: ignore[type-abstract]
+    coverage = load_weights(backbone, plan.weights) if pretrained else None
+    model = Model(backbone, heads, losses, image.mean or backbone.mean, image.std or backbone.std)
+    return Built(model, metrics, freeze, coverage)
+
+
+def make_backbone(plan: Plan) -> Backbone:
+    """The backbone with random weights, up to the last level that a head asks for."""
+    levels: set[str] | None = set()
+    for task in plan.tasks.values():
+        own = task.head.spec.levels
+        levels = None if levels is None or not own else levels | set(own)
+    offered = plan.backbone.spec.levels
+    wanted = None if levels is None else tuple(level for level in offered if level in levels)
+    weights = plan.weights.value if plan.weights.kind == "published" else None
+    return make(plan.backbone, BackboneContext(weights, wanted), Backbone)
+
+
+def make_metrics(plan: Plan, name: str, task: Task) -> list[Metric]:
+    """New metrics of a task, in the config's order."""
+    return [make(part, MetricContext(task), Metric) for part in plan.tasks[name].metrics]  # type: ignore[type-abstract]

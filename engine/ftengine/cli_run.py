@@ -1,0 +1,212 @@
+"""``ftengine run``, ``evaluate`` and ``predict``. torch is imported after the config has been found good."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ftengine.document import Document, Origin, dotted, override, read, walk
+from ftengine.errors import CheckpointError, ConfigError, FtengineError, Problem
+from ftengine.plan import Plan
+from ftengine.resolve import load, resolve
+
+if TYPE_CHECKING:
+    from ftengine.inference import Opened
+
+EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
+RESUMABLE = ("train.workers", "train.device", "train.log_every", "train.eval_batch_size", "data.root")
+
+_SET = click.option(
+    "--set", "assignments", multiple=True, metavar="KEY.PATH=VALUE", help="Override a value; repeatable."
+)
+
+
+@click.command()
+@click.option("--config", type=click.Path(path_type=Path), help="The YAML file that describes the run.")
+@click.option(
+    "--task", metavar="NAME", help="The task, where the file leaves it out; else it must agree with the file."
+)
+@_SET
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="Run directory, new or empty; default: runs/<name>-<time>."
+)
+@click.option(
+    "--resume", type=click.Path(path_type=Path), metavar="DIR", help="Continue a run from its last checkpoint."
+)
+def run(
+    config: Path | None, task: str | None, assignments: tuple[str, ...], output: Path | None, resume: Path | None
+) -> None:
+    """Fine-tune a model as a config says.
+
+    The run directory holds resolved.yaml, metrics.jsonl, summary.json and the checkpoints. Ctrl-C saves and stops.
+    """
+    if resume is not None:
+        if output is not None:
+            raise click.UsageError("--output and --resume exclude each other: a resumed run stays in its directory")
+        directory = resume.absolute()
+        plan = resumed_plan(directory, config, task, assignments)
+    elif config is None:
+        raise click.UsageError("--config FILE is needed (or --resume DIR)")
+    else:
+        plan = load(config, assignments, task)
+        directory = (output or default_directory(config, plan)).absolute()
+        check_empty(directory)
+    outcome = _execute(plan, directory, resume=resume is not None)
+    if outcome in EXIT_CODES:
+        raise SystemExit(EXIT_CODES[outcome])
+
+
+def _execute(plan: Plan, directory: Path, *, resume: bool) -> str:
+    from ftengine.track import make_console  # rich
+
+    console = make_console()
+    with console.status("loading torch"):
+        from ftengine.run import execute
+    return execute(plan, directory, console, resume=resume)
+
+
+def default_directory(config: Path, plan: Plan) -> Path:
+    """``runs/<tasks>-<config file's name>-<time>``."""
+    name = "joint" if plan.joint else next(iter(plan.tasks))
+    stem = config.stem if config.stem.startswith(name) else f"{name}-{config.stem}"
+    return Path("runs") / f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def check_empty(directory: Path) -> None:
+    """Raises FtengineError unless `directory` is new or an empty folder."""
+    if directory.is_dir() and not any(directory.iterdir()):
+        return
+    if directory.exists():
+        raise FtengineError(
+            f"--output {directory}: exists and is not an empty folder; give another, or continue the run in it with "
+            f"`ftengine run --resume {directory}`"
+        )
+
+
+def run_document(directory: Path) -> Document:
+    """A run's resolved config. Raises CheckpointError for a folder that is no run directory."""
+    file = directory / "resolved.yaml"
+    if not file.is_file():
+        raise CheckpointError(f"{directory} is not a run directory: it has no resolved.yaml")
+    return read(file)
+
+
+def resumed_plan(directory: Path, config: Path | None, task: str | None, assignments: tuple[str, ...]) -> Plan:
+    """The plan of a run that continues: its own, but for a few settings that do not change what it computes."""
+    document = run_document(directory)
+    _only(assignments, RESUMABLE, "--resume continues the same run")
+    if config is not None:
+        _agrees(document, load(config, (), task), directory)
+    elif task is not None and not _same_task(document, task):
+        raise CheckpointError(f"--task {task}: the run in {directory} is another: {document.data.get('task')}")
+    override(document, assignments)
+    return _without_weights(document)
+
+
+def _same_task(document: Document, task: str) -> bool:
+    stated = document.data.get("task")
+    return isinstance(stated, dict) and stated.get("name") == task
+
+
+def _agrees(document: Document, plan: Plan, directory: Path) -> None:
+    """Raises ConfigError that names every value in which a config differs from a run's."""
+    flat = [{dotted(path): _at(data, path) for path in walk(data, ())} for data in (document.data, plan.resolved())]
+    differing = [
+        Problem(key, f"the run has {flat[0].get(key)!r}, the config {flat[1].get(key)!r}")
+        for key in sorted(set(flat[0]) | set(flat[1]))
+        if key and not key.startswith("provenance") and flat[0].get(key) != flat[1].get(key)
+    ]
+    leaves = [p for p in differing if not any(q.path.startswith((p.path + ".", p.path + "[")) for q in differing)]
+    if leaves:
+        problem = Problem("", f"--config differs from the run in {directory}, which --resume would continue unchanged")
+        raise ConfigError([problem, *leaves])
+
+
+def _at(data: Any, path: tuple[str | int, ...]) -> Any:
+    for key in path:
+        data = data[key]
+    return data
+
+
+def _only(assignments: tuple[str, ...], allowed: tuple[str, ...], reason: str) -> None:
+    for assignment in assignments:
+        key = assignment.partition("=")[0].strip()
+        if not any(key == name or key.startswith(name + ".") for name in allowed):
+            raise ConfigError([Problem(key, f"{reason}; only these can be set: {', '.join(allowed)}", source="--set")])
+
+
+def _without_weights(document: Document) -> Plan:
+    """The plan of an existing run: its weights come from its checkpoint, wherever they once came from."""
+    document.put(("backbone", "weights"), "none", Origin("checkpoint"))
+    return resolve(document)
+
+
+@click.command()
+@click.argument("directory", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--split", type=click.Choice(["train", "val", "test"]), default="val", show_default=True)
+@_SET
+def evaluate(directory: Path, split: str, assignments: tuple[str, ...]) -> None:
+    """Measure a run's best checkpoint on one of its splits.
+
+    Prints the metrics, and writes them with all details to RUN/evaluation-SPLIT.json. With --set, the data may be
+    others (data.root, data.test=PATH, …) and the device another.
+    """
+    document = run_document(directory)
+    _only(assignments, ("data", "tasks", "train", "metrics"), "the model of a run stays as it is")
+    override(document, assignments)
+    opened = _open(directory, _without_weights(document))
+    from ftengine.inference import evaluate_run
+    from ftengine.run import loader_settings
+    from ftengine.track import make_console, show_results
+
+    evaluation = evaluate_run(opened, split, loader_settings(opened.plan.config.train, opened.precision.device))
+    file = directory / f"evaluation-{split}.json"
+    content = {"checkpoint": opened.checkpoint.name, "metrics": evaluation.values, "details": evaluation.details}
+    file.write_text(json.dumps(content, indent=1) + "\n")
+    console = make_console()
+    show_results(console, {split: evaluation.values}, opened.checkpoint.name)
+    console.print(f"written to {file}", soft_wrap=True)
+
+
+@click.command()
+@click.argument("directory", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True)
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="A .csv or .json file; default: CSV, printed."
+)
+@_SET
+def predict(directory: Path, paths: tuple[str, ...], output: Path | None, assignments: tuple[str, ...]) -> None:
+    """Apply a run's best checkpoint to images: files, folders, or glob patterns.
+
+    Each row holds the image's path and class probabilities or values.
+    """
+    if output is not None and output.suffix not in (".csv", ".json"):
+        raise click.UsageError(f"--output {output}: expected a name that ends in .csv or .json")
+    document = run_document(directory)
+    _only(assignments, ("train",), "the model of a run stays as it is")
+    override(document, assignments)
+    plan = _without_weights(document)
+    opened = _open(directory, plan)
+    from ftengine.inference import as_csv, as_json, expand
+    from ftengine.inference import predict as predict_rows
+    from ftengine.run import loader_settings
+
+    files = expand(paths)
+    rows = list(predict_rows(opened, files, loader_settings(plan.config.train, opened.precision.device)))
+    text = as_json(rows) if output is not None and output.suffix == ".json" else as_csv(rows)
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text, encoding="utf-8")
+        click.echo(f"{len(rows)} predictions written to {output}", err=True)
+
+
+def _open(directory: Path, plan: Plan) -> Opened:
+    from ftengine.inference import open_run
+
+    return open_run(directory, plan)

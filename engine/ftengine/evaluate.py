@@ -1,0 +1,98 @@
+"""One evaluation pass over a split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ftengine.data import LoaderSettings, Split, batches, in_order
+from ftengine.model import Model, Result
+from ftengine.plan import Plan
+from ftengine.precision import Precision
+from ftengine.protocols import Metric
+
+
+@dataclass
+class Evaluation:
+    """`values` by name (``accuracy``, or ``<task>/accuracy`` in a joint run); `monitored` decides which is best.
+
+    `details` hold what is too large for a table, such as a confusion matrix.
+    """
+
+    values: dict[str, float] = field(default_factory=dict)
+    monitored: float = float("nan")
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def weighted_terms(
+    plan: Plan, model: Model, results: Mapping[str, Result]
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The weighted sum of all tasks' loss terms, and each term by name, unweighted."""
+    total: torch.Tensor | None = None
+    terms = {}
+    for task, result in results.items():
+        for name, term in model.losses[task](result.output, result.batch).items():
+            terms[f"{task}/{name}" if plan.joint else name] = term
+            weighted = term * plan.tasks[task].weight
+            total = weighted if total is None else total + weighted
+    assert total is not None, "a loss returned no term"
+    return total, terms
+
+
+@torch.no_grad()
+def evaluate(
+    plan: Plan,
+    model: Model,
+    splits: Sequence[tuple[Split, Sequence[str]]],
+    metrics: Mapping[str, Sequence[Metric]],
+    precision: Precision,
+    loader: LoaderSettings,
+) -> Evaluation:
+    """Run `model` over each split with its tasks; metrics are reset first. The model is left in eval mode."""
+    model.eval()
+    for task_metrics in metrics.values():
+        for metric in task_metrics:
+            metric.reset()
+    batch_size = plan.config.train.eval_batch_size or plan.config.train.batch_size
+    evaluation = Evaluation()
+    loss = 0.0
+    for split, tasks in splits:
+        total = torch.zeros((), device=precision.device)
+        with_loss = [task for task in tasks if getattr(model.heads[task], "loss_in_eval", True)]
+        for batch in batches(split, in_order(len(split), batch_size), loader):
+            with precision.autocast():
+                results = model(batch.to(precision.device), tasks)
+                if with_loss:
+                    value, _ = weighted_terms(plan, model, {task: results[task] for task in with_loss})
+                    total += value.float() * len(batch)
+            for task in tasks:
+                head = model.heads[task]
+                predictions = head.predict(results[task].output, results[task].batch)  # type: ignore[operator]
+                for metric in metrics[task]:
+                    metric.update(predictions, batch.targets[task])
+        loss += float(total) / len(split) if with_loss else float("nan")  # a synchronisation point, once a pass
+    evaluation.values["loss"] = loss
+    _compute(plan, metrics, evaluation)
+    if plan.monitor.task is None:
+        evaluation.monitored = loss
+    return evaluation
+
+
+def _compute(plan: Plan, metrics: Mapping[str, Sequence[Metric]], evaluation: Evaluation) -> None:
+    for task, task_metrics in metrics.items():
+        prefix = f"{task}/" if plan.joint else ""
+        for index, metric in enumerate(task_metrics):
+            values = metric.compute()
+            spec = plan.tasks[task].metrics[index].spec
+            if (task, index) == (plan.monitor.task, plan.monitor.metric):
+                evaluation.monitored = values[spec.primary]
+            for key, value in values.items():
+                name = prefix + key
+                while name in evaluation.values:  # the same metric twice, with other options
+                    name += "'"
+                evaluation.values[name] = float(value)
+            if details := metric.details():
+                evaluation.details[prefix + spec.name] = details

@@ -1,0 +1,140 @@
+"""A finished run's model, put to use: evaluation of a split, and predictions for images."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ftengine.build import make_model, make_split, make_splits, make_tasks
+from ftengine.checkpoint import Store, best_or_last, load_model
+from ftengine.data import LoaderSettings, Split, batches, in_order
+from ftengine.document import missing_file
+from ftengine.errors import DataError
+from ftengine.evaluate import Evaluation, evaluate
+from ftengine.images import find_images, read_image, require_images
+from ftengine.model import Model
+from ftengine.plan import Plan
+from ftengine.precision import Precision
+from ftengine.protocols import Dataset, Metric, Target, Task
+
+
+@dataclass
+class Opened:
+    """A run's plan with its model, in eval mode, from `checkpoint`."""
+
+    plan: Plan
+    tasks: Mapping[str, Task]
+    model: Model
+    metrics: Mapping[str, list[Metric]]
+    precision: Precision
+    checkpoint: Path
+
+
+def open_run(directory: Path, plan: Plan) -> Opened:
+    """Load the best checkpoint of a run (the last, where none was the best)."""
+    path = best_or_last(directory)
+    checkpoint = Store(directory).load(path, for_training=False)
+    tasks = make_tasks(plan)
+    for name, task in tasks.items():
+        task.load_state(checkpoint.state["tasks"][name])
+    built = make_model(plan, tasks, pretrained=False)
+    load_model(built.model, checkpoint.model, path)
+    precision = Precision(plan.config.train, built.model.backbone.channels_last)
+    precision.place(built.model)
+    built.model.eval()
+    return Opened(plan, tasks, built.model, built.metrics, precision, path)
+
+
+def evaluate_run(run: Opened, which: str, loader: LoaderSettings) -> Evaluation:
+    """Evaluate on `train`, `val` or `test`: the same split, held out in the same way, as in training."""
+    splits: list[tuple[Split, Sequence[str]]] = []
+    for stream in run.plan.streams:
+        own = tuple(name for name, task in run.plan.tasks.items() if task.stream == stream)
+        data: Dataset | None = getattr(make_splits(run.plan, stream, run.tasks), which)
+        if data is None:
+            raise DataError(f"the run has no {which} split; name one with --set data.{which}=PATH")
+        splits.append((make_split(run.plan, run.tasks, data, which, own, stream=stream), own))
+    return evaluate(run.plan, run.model, splits, run.metrics, run.precision, loader)
+
+
+class ImageFiles(Dataset):
+    """Unlabelled image files."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = list(files)
+        self.names = {}
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def target(self, index: int) -> Target:
+        return {}
+
+    def image(self, index: int) -> np.ndarray:
+        return read_image(self.files[index])
+
+    def sample_id(self, index: int) -> str:
+        return str(self.files[index])
+
+
+def expand(paths: Iterable[str]) -> list[Path]:
+    """Files, folders (all images below) and glob patterns as image files, each once, in order.
+
+    Raises DataError for a path that gives none, and for images that cannot be read.
+    """
+    files: dict[Path, None] = {}
+    for text in paths:
+        path = Path(text).expanduser()
+        if path.is_dir():
+            found = find_images(path)
+        elif path.is_file():
+            found = [path]
+        else:
+            found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True)) if Path(name).is_file()]
+        if not found:
+            raise DataError(f"{text}: " + ("no images in this folder" if path.is_dir() else missing_file(path)))
+        files |= dict.fromkeys(found)
+    require_images(list(files), "predict")
+    return list(files)
+
+
+@torch.no_grad()
+def predict(run: Opened, files: Sequence[Path], loader: LoaderSettings) -> Iterator[dict[str, Any]]:
+    """A row for each image: ``image`` and what each task says of it (``<task>/…`` in a joint run)."""
+    split = Split(ImageFiles(files), {}, run.plan.config.image)
+    batch_size = run.plan.config.train.eval_batch_size or run.plan.config.train.batch_size
+    for batch in batches(split, in_order(len(split), batch_size), loader):
+        with run.precision.autocast():
+            results = run.model(batch.to(run.precision.device), list(run.tasks))
+        rows: list[dict[str, Any]] = [{"image": name} for name in batch.ids]
+        for name, task in run.tasks.items():
+            prefix = f"{name}/" if run.plan.joint else ""
+            head = run.model.heads[name]
+            predictions = head.predict(results[name].output, results[name].batch)  # type: ignore[operator]
+            for row, prediction in zip(rows, predictions, strict=True):
+                row |= {prefix + key: value for key, value in task.describe(prediction).items()}
+        yield from rows
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV with a header; a column for every key that any row has."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def as_json(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as a JSON list."""
+    return json.dumps(list(rows), indent=1) + "\n"

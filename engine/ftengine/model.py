@@ -1,0 +1,154 @@
+"""The shared backbone with its heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ftengine.protocols import Backbone, Batch, Head, Loss, Output
+
+NORMS = (
+    nn.modules.batchnorm._NormBase,  # BatchNorm and InstanceNorm, all dimensions, synchronised or not
+    nn.GroupNorm,
+    nn.LayerNorm,
+)
+
+
+@dataclass
+class StreamBatch:
+    """One batch of a stream: `images` uint8 [B, H, W, 3]; `targets` task -> name -> tensor [B, …].
+
+    `ids`: the samples' ids; `sizes`: the original (height, width) of each image.
+    """
+
+    images: Tensor
+    targets: dict[str, dict[str, Tensor]]
+    ids: list[str]
+    sizes: list[tuple[int, int]]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> StreamBatch:
+        """The same batch with every tensor changed."""
+        targets = {
+            task: {name: change(tensor) for name, tensor in tensors.items()} for task, tensors in self.targets.items()
+        }
+        return StreamBatch(change(self.images), targets, self.ids, self.sizes)
+
+    def to(self, device: torch.device) -> StreamBatch:
+        """On `device`; copies from pinned memory do not wait."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> StreamBatch:
+        """In pinned memory; the loader calls this."""
+        return self.map(lambda tensor: tensor.pin_memory())
+
+    def split(self, parts: int) -> Iterator[StreamBatch]:
+        """`parts` batches of equal size, in order; `parts` divides the size."""
+        size = len(self) // parts
+        for start in range(0, len(self), size):
+            chosen = slice(start, start + size)
+            part = self.map(lambda tensor, chosen=chosen: tensor[chosen])  # type: ignore[misc]
+            yield StreamBatch(part.images, part.targets, self.ids[chosen], self.sizes[chosen])
+
+
+@dataclass
+class Result:
+    """What the model makes of one task of a batch."""
+
+    output: Output
+    batch: Batch
+
+
+class Model(nn.Module):
+    """Backbone, heads and losses; images arrive as uint8 and are normalised here, on the device.
+
+    The losses are part of it so that what they hold (class weights, or weights that are learned) moves, trains and
+    is saved with the rest.
+
+    ``model.frozen_norms`` are normalisation modules that stay in eval mode whatever ``.train()`` says.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        heads: Mapping[str, Head],
+        losses: Mapping[str, Loss],
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.heads = nn.ModuleDict(heads)
+        self.losses = nn.ModuleDict(losses)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
+        self.frozen_norms: list[nn.Module] = []
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 [B, H, W, 3] in 0..255 to float32 [B, 3, H, W] with the weights' mean and deviation.
+
+        The result keeps the strides of the input, so it is in channels_last memory format.
+        """
+        mean, std = self.get_buffer("mean"), self.get_buffer("std")
+        return images.permute(0, 3, 1, 2).float().sub_(mean * 255).div_(std * 255)
+
+    def forward(self, batch: StreamBatch, tasks: Sequence[str]) -> dict[str, Result]:
+        """Run the backbone once, and each of `tasks`' heads on its features."""
+        images = self.normalise(batch.images)
+        features = self.backbone(images)
+        results = {}
+        for task in tasks:
+            view = Batch(images, batch.targets.get(task, {}), batch.ids, batch.sizes)
+            results[task] = Result(self.heads[task](features, view), view)
+        return results
+
+    def train(self, mode: bool = True) -> Model:
+        """As in torch, but normalisation layers of what is frozen stay in eval mode."""
+        super().train(mode)
+        for norm in self.frozen_norms:
+            norm.eval()
+        return self
+
+    def stage_modules(self) -> dict[str, nn.Module]:
+        """Each backbone stage, each head as ``head`` (one task) or ``head.<task>``, each loss that has parameters."""
+        modules = dict(self.backbone.stages.items())
+        for kind, members in (("head", self.heads), ("loss", self.losses)):
+            for task, module in members.items():
+                if kind == "head" or any(True for _ in module.parameters()):
+                    modules[kind if len(self.heads) == 1 else f"{kind}.{task}"] = module
+        return modules
+
+
+@dataclass
+class StageSummary:
+    """One row of the table of stages: `norm` is ``train``, ``eval``, ``mixed`` or ``-`` for a stage without any."""
+
+    name: str
+    parameters: int
+    trainable: int
+    norm: str
+    groups: list[dict[str, Any]] = field(default_factory=list)
+
+
+def summarise(model: Model) -> list[StageSummary]:
+    """Parameters, how many train, and the mode of the normalisation layers, by stage."""
+    rows = []
+    frozen = set(map(id, model.frozen_norms))
+    for name, module in model.stage_modules().items():
+        modes = {"eval" if id(m) in frozen else "train" for m in module.modules() if isinstance(m, NORMS)}
+        parameters = list(module.parameters())
+        rows.append(
+            StageSummary(
+                name,
+                sum(p.numel() for p in parameters),
+                sum(p.numel() for p in parameters if p.requires_grad),
+                "-" if not modes else modes.pop() if len(modes) == 1 else "mixed",
+            )
+        )
+    return rows

@@ -1,0 +1,176 @@
+"""A run from its directory to its summary: start, resume, finish."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+
+from ftengine.build import make_model, make_streams, make_tasks
+from ftengine.checkpoint import Store, best_or_last, load_model
+from ftengine.config import TrainConfig
+from ftengine.data import LoaderSettings
+from ftengine.ema import Ema
+from ftengine.freeze import Freezer
+from ftengine.loop import evaluate_split, fit
+from ftengine.optim import build_optimizer
+from ftengine.plan import Plan
+from ftengine.plugin import RunInfo
+from ftengine.precision import Precision
+from ftengine.signals import Signals
+from ftengine.track import Tracker, show_results
+from ftengine.training import Training, last_checkpoint
+from ftengine.weights import Coverage
+
+
+def execute(plan: Plan, directory: Path, console: Console, *, resume: bool = False) -> str:
+    """Train as `plan` says, in `directory`; returns the outcome. `resume`: continue from the last checkpoint."""
+    started = time.perf_counter()
+    with Signals() as signals:
+        training = assemble(plan, directory, console, signals, resume=resume)
+        if not resume:
+            directory.mkdir(parents=True, exist_ok=True)
+            write_resolved(plan, directory)
+        tracker = training.tracker
+        tracker.start(training.step, plan.config.train.epochs)
+        outcome = "failed"
+        try:
+            outcome = fit(training)
+        finally:
+            tracker.finish(outcome)
+        if outcome != "interrupted":
+            summarise_run(training, directory, console, time.perf_counter() - started)
+        if signals.received is not None and outcome == "interrupted":
+            console.print(f"stopped by {signals.received.name} after step {training.step}; everything is saved")
+            console.print(f"continue with: ftengine run --resume {directory}", soft_wrap=True)
+            return signals.received.name
+    return outcome
+
+
+def assemble(plan: Plan, directory: Path, console: Console, signals: Signals, *, resume: bool) -> Training:
+    """Build every part of a run, and say what was built."""
+    tasks = make_tasks(plan)
+    streams = make_streams(plan, tasks)
+    built = make_model(plan, tasks, pretrained=not resume)
+    model = built.model
+    config = plan.config.train
+    precision = Precision(config, model.backbone.channels_last)
+    precision.place(model)
+    announce(plan, precision, streams, built.coverage, console, resume=resume)
+    steps = max(len(stream.train) // config.batch_size for stream in streams.values()) * config.epochs
+    info = RunInfo(directory, tuple(plan.tasks), plan.resolved(), steps)
+    training = Training(
+        plan=plan,
+        model=model,
+        tasks=tasks,
+        metrics=built.metrics,
+        streams=streams,
+        optimizer=build_optimizer(model, plan.optimizer),
+        freezer=Freezer(model, built.freeze),
+        precision=precision,
+        loader=loader_settings(config, precision.device),
+        tracker=Tracker(info, plan.host, console),
+        store=Store(directory),
+        signals=signals,
+        ema=None if config.ema is None else Ema(model, config.ema),
+    )
+    if resume:
+        training.restore(last_checkpoint(training.store, directory))
+        console.print(f"continuing after step {training.step} of {training.steps}")
+    return training
+
+
+def loader_settings(config: TrainConfig, device: torch.device) -> LoaderSettings:
+    """`auto` workers: none on a CPU, where they would only compete with the training, up to 8 with a GPU."""
+    automatic = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+    workers = automatic if config.workers == "auto" else config.workers
+    return LoaderSettings(workers, pin_memory=device.type == "cuda")
+
+
+def announce(
+    plan: Plan,
+    precision: Precision,
+    streams: Mapping[str, Any],
+    coverage: Coverage | None,
+    console: Console,
+    *,
+    resume: bool,
+) -> None:
+    """What is about to be trained, on what, from which weights."""
+    for name, task in plan.tasks.items():
+        parts = f"head {task.head.component.name}, loss {task.loss.component.name}"
+        console.print(f"task {name} ({task.task.component.name}): {parts}")
+    for stream in streams.values():
+        test = "" if stream.test is None else f", {len(stream.test):,} test"
+        part = plan.streams[stream.name]
+        console.print(f"data {part.component.name}: {len(stream.train):,} train, {len(stream.val):,} val{test}")
+    console.print(f"backbone {plan.backbone.component.name} on {precision.device} in {precision.name}")
+    if coverage is not None:
+        console.print("\n".join(coverage.describe()), soft_wrap=True, markup=False)
+    elif not resume:
+        console.print("weights: none, a start from random weights")
+
+
+def write_resolved(plan: Plan, directory: Path) -> None:
+    """``resolved.yaml``: every value of the run, and what it ran with."""
+    plugins = {f"{record.name} ({record.distribution})": record.version for record in plan.host.plugins}
+    provenance = {
+        "ftengine": version("ftengine"),
+        "torch": version("torch"),
+        "plugins": plugins,
+        "git": git_revision(),
+    }
+    text = yaml.safe_dump({**plan.resolved(), "provenance": provenance}, sort_keys=False, allow_unicode=True)
+    (directory / "resolved.yaml").write_text(text, encoding="utf-8")
+
+
+def git_revision() -> str | None:
+    """The revision of the current folder, with ``+changes`` where files differ from it; None outside git."""
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None if answer.returncode == 0 else None
+
+
+def summarise_run(training: Training, directory: Path, console: Console, seconds: float) -> None:
+    """Evaluate the best checkpoint on `test` where there is one, write ``summary.json`` and show the results."""
+    plan, best = training.plan, training.best
+    metrics = {"val": best.values}
+    if best.step and any(stream.test is not None for stream in training.streams.values()):
+        path = best_or_last(directory)
+        checkpoint = training.store.load(path, for_training=False)
+        model = training.model if training.ema is None else training.ema.model
+        load_model(model, checkpoint.model, path)
+        evaluation = evaluate_split(training, "test")
+        metrics["test"] = evaluation.values
+        training.tracker.log(best.step, best.epoch, "test", evaluation.values)
+    summary = {
+        "task": next(iter(plan.tasks.values())).task.component.name if not plan.joint else list(plan.tasks),
+        "metrics": metrics,
+        "primary": plan.monitor.name,
+        "best_step": best.step,
+        "best_epoch": best.epoch,
+        "epochs": training.epoch,
+        "seconds": round(seconds, 3),
+        "images_per_second": round(training.images / training.seconds, 2) if training.seconds else None,
+        "device": str(training.precision.device),
+        "precision": training.precision.name,
+    }
+    (directory / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    show_results(console, metrics, f"best checkpoint, epoch {best.epoch}")
+    console.print(f"run directory: {directory}", soft_wrap=True)

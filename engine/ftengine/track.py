@@ -1,0 +1,135 @@
+"""What a run says while it goes: a live line and tables for a person, JSON lines for programs, observers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ftengine.host import Host
+from ftengine.model import StageSummary
+from ftengine.plugin import RunInfo
+
+
+def make_console() -> Console:
+    """Standard output: as wide as the terminal, and wide enough for every table in a pipe or a file."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=160)
+    return console
+
+
+class Tracker:
+    """Tells a person, ``metrics.jsonl`` and the observers the same things."""
+
+    def __init__(self, info: RunInfo, host: Host, console: Console) -> None:
+        self.info = info
+        self.host = host
+        self.console = console
+        self.file = info.directory / "metrics.jsonl"
+        self.progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.bar = self.progress.add_task("", total=None, epoch="", text="")
+
+    # --- progress ------------------------------------------------------------------------------------------------
+
+    def start(self, step: int, epochs: int) -> None:
+        """The first step is about to run."""
+        self.epochs = epochs
+        self.progress.update(
+            self.bar, total=self.info.total_steps, completed=step, epoch=f"1/{epochs}", text="starting"
+        )
+        self.progress.start()
+        self.notify("run_started")
+
+    def advance(self, step: int, epoch: int) -> None:
+        """`step` steps are done."""
+        self.progress.update(self.bar, completed=step, epoch=f"{epoch + 1}/{self.epochs}")
+
+    def finish(self, outcome: str) -> None:
+        """The run ended, in whatever way."""
+        self.progress.stop()
+        self.notify("run_finished", outcome=outcome)
+
+    # --- values --------------------------------------------------------------------------------------------------
+
+    def log(self, step: int, epoch: float, split: str, values: Mapping[str, float]) -> None:
+        """Write a line of metrics; NaN and infinities become null, since JSON has none."""
+        line = {"step": step, "epoch": epoch, "split": split, **values}
+        plain = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in line.items()}
+        with self.file.open("a") as stream:
+            stream.write(json.dumps(plain) + "\n")
+        if split == "train":
+            self.progress.update(self.bar, text=f"loss {values['loss']:.4f}  lr {values['lr']:.2e}")
+        self.notify("metrics_logged", step=step, values=plain)
+
+    def evaluated(self, epoch: int, values: Mapping[str, float], train_loss: float, best: bool) -> None:
+        """One line for a person."""
+        shown = "  ".join(
+            f"{name} {value:.4g}" for name, value in values.items() if name.count("/") < 1 or len(values) < 8
+        )
+        mark = "  [green]best[/green]" if best else ""
+        self.console.print(f"epoch {epoch:>3}/{self.epochs}  train loss {train_loss:.4f}  |  val {shown}{mark}")
+
+    def saved(self, path: Path) -> None:
+        """A checkpoint is visible."""
+        self.notify("checkpoint_saved", path=path)
+
+    def notify(self, hook: str, **arguments: Any) -> None:
+        """Tell the observers; one that fails is named once, and not asked again."""
+        for plugin, error in self.host.notify(hook, run=self.info, **arguments):
+            self.warn(f"observer {plugin} failed in {hook} and is left out: {type(error).__name__}: {error}")
+
+    def warn(self, text: str) -> None:
+        self.console.print(f"[yellow]warning:[/yellow] {text}")
+
+    # --- tables --------------------------------------------------------------------------------------------------
+
+    def stages(self, rows: Sequence[StageSummary], optimizer_groups: Sequence[Mapping[str, Any]], epoch: int) -> None:
+        """The table of stages: what trains, how fast, and in which mode its normalisation is."""
+        groups = {group["name"]: group for group in optimizer_groups}
+        self.console.print(f"stages from epoch {epoch + 1}")
+        table = Table()
+        for name in ("stage", "parameters", "trainable", "learning rate", "weight decay", "norm"):
+            table.add_column(name, justify="left" if name in ("stage", "norm") else "right")
+        for row in rows:
+            group = groups.get(row.name)
+            trains = group is not None and row.trainable > 0
+            table.add_row(
+                row.name,
+                f"{row.parameters:,}",
+                f"{row.trainable:,}",
+                f"{group['base_lr']:.2e}" if trains and group else "-",
+                f"{group['weight_decay']:.2e}" if trains and group else "-",
+                row.norm,
+            )
+        total, trainable = sum(r.parameters for r in rows), sum(r.trainable for r in rows)
+        table.add_section()
+        table.add_row("all", f"{total:,}", f"{trainable:,}", "", "", "")
+        self.console.print(table)
+
+
+def show_results(console: Console, metrics: Mapping[str, Mapping[str, float]], title: str) -> None:
+    """A table of metrics: a row a metric, a column a split."""
+    console.print(title)
+    table = Table()
+    table.add_column("metric")
+    for split in metrics:
+        table.add_column(split, justify="right")
+    for name in dict.fromkeys(name for values in metrics.values() for name in values):
+        table.add_row(name, *(f"{values.get(name, math.nan):.4g}" for values in metrics.values()))
+    console.print(table)

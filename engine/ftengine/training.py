@@ -1,0 +1,187 @@
+"""Everything that a training run is made of and remembers; the loop moves it, checkpoints hold it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ftengine.checkpoint import Checkpoint, Store, load_model
+from ftengine.data import LoaderSettings, Stream
+from ftengine.ema import Ema
+from ftengine.errors import CheckpointError
+from ftengine.evaluate import Evaluation
+from ftengine.freeze import Freezer
+from ftengine.guard import LossGuard
+from ftengine.meter import Meter
+from ftengine.model import Model, summarise
+from ftengine.optim import load_optimizer_state, optimizer_state
+from ftengine.plan import Plan
+from ftengine.precision import Precision
+from ftengine.protocols import Metric, Progress, Task
+from ftengine.signals import Signals
+from ftengine.track import Tracker
+
+
+@dataclass
+class Best:
+    """The best evaluation so far. `since`: evaluations without an improvement."""
+
+    value: float = math.nan
+    step: int = 0
+    epoch: int = 0
+    values: dict[str, float] = field(default_factory=dict)
+    since: int = 0
+
+
+@dataclass
+class Training:
+    """A run in progress. `step` counts the finished optimizer steps, of `steps`."""
+
+    plan: Plan
+    model: Model
+    tasks: Mapping[str, Task]
+    metrics: Mapping[str, list[Metric]]
+    streams: Mapping[str, Stream]
+    optimizer: Any
+    freezer: Freezer
+    precision: Precision
+    loader: LoaderSettings
+    tracker: Tracker
+    store: Store
+    signals: Signals
+    ema: Ema | None = None
+    step: int = 0
+
+    def __post_init__(self) -> None:
+        config = self.plan.config.train
+        self.steps_per_epoch = max(len(stream.train) // config.batch_size for stream in self.streams.values())
+        self.steps = self.steps_per_epoch * config.epochs
+        self.guard = LossGuard(self.steps_per_epoch)
+        self.meter = Meter()
+        self.best = Best()
+        self.is_best = False
+        self.epoch_loss = (0.0, 0)  # sum of the mean losses logged in this epoch, and the steps they stand for
+        self.logged_step = 0
+        self.logged_at = time.perf_counter()
+        self.saved_step = -1
+        self.images = 0
+        self.seconds = 0.0
+
+    @property
+    def epoch(self) -> float:
+        """Finished epochs, with the part of the current one."""
+        return round(self.step / self.steps_per_epoch, 4)
+
+    def apply_freeze(self, epoch: int) -> None:
+        """Freeze what the policy says for this epoch, and show the table of stages if that changed anything."""
+        if self.freezer.apply(Progress(epoch, self.plan.config.train.epochs)):
+            self.tracker.stages(summarise(self.model), self.optimizer.param_groups, epoch)
+
+    def log_training(self) -> None:
+        """Write the mean losses since the last time; a synchronisation point."""
+        self.guard.check()
+        steps, samples = self.step - self.logged_step, self.meter.samples
+        means = self.meter.take()
+        if not means:
+            return
+        now = time.perf_counter()
+        seconds = now - self.logged_at
+        self.images, self.seconds = self.images + samples, self.seconds + seconds
+        self.epoch_loss = (self.epoch_loss[0] + means["loss"] * steps, self.epoch_loss[1] + steps)
+        rates = {
+            "lr": max(group["lr"] for group in self.optimizer.param_groups),
+            "images_per_second": samples / seconds,
+        }
+        self.tracker.log(self.step, self.epoch, "train", {**means, **rates})
+        self.logged_step, self.logged_at = self.step, now
+
+    def judge(self, evaluation: Evaluation, epoch: int) -> None:
+        """Log an evaluation of the val split, and decide whether it is the best so far. NaN never is."""
+        stopping = self.plan.config.train.early_stopping
+        delta = stopping.min_delta if stopping else 0.0
+        gain = evaluation.monitored - self.best.value
+        if self.plan.monitor.mode == "min":
+            gain = -gain
+        finite = math.isfinite(evaluation.monitored)
+        self.is_best = finite and (math.isnan(self.best.value) or gain > delta)
+        if self.is_best:
+            self.best = Best(evaluation.monitored, self.step, epoch, dict(evaluation.values))
+        else:
+            self.best.since += 1
+        self.tracker.log(self.step, self.epoch, "val", evaluation.values)
+        total, count = self.epoch_loss
+        self.tracker.evaluated(epoch, evaluation.values, total / max(1, count), self.is_best)
+        self.epoch_loss = (0.0, 0)
+        self.logged_at = time.perf_counter()  # the time of an evaluation is not the training's
+
+    def patience_is_over(self) -> bool:
+        """Whether early stopping ends the run here."""
+        stopping = self.plan.config.train.early_stopping
+        return stopping is not None and self.best.since >= stopping.patience
+
+    def save(self) -> None:
+        """Save the state after `step` steps, if it is not saved yet."""
+        if self.saved_step == self.step:
+            return
+        self.guard.check()
+        tensors, plain = optimizer_state(self.optimizer, self.model)
+        raw = self.model.state_dict()
+        average = None if self.ema is None else self.ema.model.state_dict()
+        state = {
+            "step": self.step,
+            "epoch": self.epoch,
+            "tasks": {name: task.state() for name, task in self.tasks.items()},
+            "data": {name: stream.fingerprint for name, stream in self.streams.items()},
+            "best": {**vars(self.best), "value": self.best.value if self.best.step else None},
+            "optimizer": plain,
+            "scaler": self.precision.state(),
+            "ema_updates": 0 if self.ema is None else self.ema.updates,
+            "epoch_loss": list(self.epoch_loss),
+            "images": self.images,
+            "seconds": self.seconds,
+        }
+        path = self.store.save(self.step, average or raw, raw if average else {}, tensors, state, best=self.is_best)
+        self.is_best = False
+        self.saved_step = self.step
+        self.tracker.saved(path)
+        self.logged_at = time.perf_counter()
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take a checkpoint's state; raises CheckpointError if it is another run's, or the data have changed."""
+        state = checkpoint.state
+        for name, stream in self.streams.items():
+            if state["data"].get(name) != stream.fingerprint:
+                raise CheckpointError(
+                    f"{checkpoint.path}: the training data of {name!r} are not those of the run: samples were added, "
+                    "removed or renamed since; start a new run (with `backbone.weights: run:DIR` to build on this one)"
+                )
+        for name, task in self.tasks.items():
+            if state["tasks"].get(name) != task.state():
+                raise CheckpointError(
+                    f"{checkpoint.path}: task {name!r} has learned something else from the training data than the run "
+                    f"had\n  the run: {state['tasks'].get(name)}\n  now: {task.state()}"
+                )
+        load_model(self.model, checkpoint.training or checkpoint.model, checkpoint.path)
+        if self.ema is not None:
+            load_model(self.ema.model, checkpoint.model, checkpoint.path)
+            self.ema.updates = state["ema_updates"]
+        load_optimizer_state(self.optimizer, self.model, checkpoint.optimizer, state["optimizer"])
+        if state["scaler"]:
+            self.precision.scaler.load_state_dict(state["scaler"])
+        best = dict(state["best"])
+        self.best = Best(**{**best, "value": math.nan if best["value"] is None else best["value"]})
+        self.step = self.saved_step = self.logged_step = state["step"]
+        self.epoch_loss = (state["epoch_loss"][0], state["epoch_loss"][1])
+        self.images, self.seconds = state["images"], state["seconds"]
+
+
+def last_checkpoint(store: Store, run: Path) -> Checkpoint:
+    """The checkpoint that a resumed run continues from."""
+    path = store.find("last")
+    if path is None:
+        raise CheckpointError(f"{run} has no checkpoint to continue from: expected {store.folder / 'last.json'}")
+    return store.load(path, for_training=True)

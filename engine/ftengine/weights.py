@@ -1,0 +1,205 @@
+"""Pretrained weights: where they come from, how they are read, and the report of what was loaded."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlparse
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ftengine.errors import WeightsError, name_list
+from ftengine.protocols import Backbone
+from ftengine.weight_source import WeightSource
+
+WRAPPERS = ("state_dict", "model", "model_state_dict", "model_ema", "params")
+PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.", "stages.")
+
+
+@dataclass
+class Coverage:
+    """What loading did, tensor by tensor. `stages` maps a stage to (loaded, total) tensors."""
+
+    source: str
+    stages: dict[str, tuple[int, int]] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    mismatched: list[str] = field(default_factory=list)
+    discarded: list[str] = field(default_factory=list)
+    allowed: list[str] = field(default_factory=list)
+
+    def describe(self) -> list[str]:
+        """The report, a line a stage and a line for each kind of difference."""
+        lines = [f"weights from {self.source}"]
+        lines += [f"  {stage}: {loaded} of {total} tensors" for stage, (loaded, total) in self.stages.items()]
+        for what, names in (
+            ("not used by this backbone, as expected", self.discarded),
+            ("allowed differences", self.allowed),
+            ("missing in the file", self.missing),
+            ("of another shape", self.mismatched),
+            ("unexpected in the file", self.unexpected),
+        ):
+            if names:
+                lines.append(f"  {what}: {len(names)} ({name_list(names, 6)})")
+        return lines
+
+
+def load_weights(backbone: Backbone, source: WeightSource) -> Coverage | None:
+    """Load `source` into `backbone`; None for random weights.
+
+    Raises WeightsError, with the report, on any difference that was neither expected (the published classifier)
+    nor allowed by ``weights.allow``.
+    """
+    if source.kind == "none":
+        return None
+    file, label = _locate(backbone, source)
+    tensors = read_tensors(file)
+    if source.kind == "run":
+        tensors = {name: tensor for name, tensor in tensors.items() if name.startswith("backbone.")}
+    coverage = assign(backbone, tensors, label, source.allow)
+    if coverage.missing or coverage.mismatched or coverage.unexpected:
+        report = "\n".join(coverage.describe())
+        hint = "if these differences are meant, list globs for them under backbone.weights.allow"
+        raise WeightsError(f"backbone.weights: the weights do not fit the backbone\n{report}\n  {hint}")
+    return coverage
+
+
+def _locate(backbone: Backbone, source: WeightSource) -> tuple[Path, str]:
+    if source.kind == "file":
+        return Path(source.value), source.value
+    if source.kind == "run":
+        from ftengine.checkpoint import best_or_last
+
+        folder = best_or_last(Path(source.value))
+        return folder / "model.safetensors", f"run:{source.value} ({folder.name})"
+    if backbone.url is None:
+        raise WeightsError(f"backbone.weights: nothing is known of where {source.value!r} can be had")
+    return published_file(backbone.url, backbone.weights_file, source.value), f"{source.value} ({backbone.url})"
+
+
+def published_file(url: str, file_name: str | None, label: str) -> Path:
+    """The file of published weights, from torch hub's cache, else downloaded to it.
+
+    Raises WeightsError that names the file looked for, and how to supply it.
+    """
+    name = file_name or Path(urlparse(url).path).name
+    file = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if file.is_file():
+        return file
+    digest = re.search(r"-([0-9a-f]{8,})\.", name)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(file), digest.group(1) if digest else None, progress=True)
+    except (OSError, RuntimeError) as error:
+        raise WeightsError(
+            f"backbone.weights: {label} is not on this machine and could not be downloaded\n"
+            f"  looked for {file}\n  tried {url}: {error}\n"
+            "  put the file there, or name a file of your own in backbone.weights, "
+            "or say `none` to start from random weights"
+        ) from None
+    return file
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file, or of a .pth file through torch's weights-only reader, on the CPU."""
+    try:
+        with file.open("rb") as stream:  # published files carry a suffix that does not always say what they are
+            zipped = stream.read(2) == b"PK"
+        if file.suffix == ".safetensors" and not zipped:
+            return safetensors.torch.load_file(file)
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise WeightsError(f"no such file: {file}") from None
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise WeightsError(f"{file} cannot be read as weights: {_first_line(error)}") from None
+    except Exception as error:  # weights_only refuses with pickle's own errors; nothing of the file was run
+        raise WeightsError(
+            f"{file} holds more than tensors, or is damaged, and is not read: {_first_line(error)}"
+        ) from None
+    while isinstance(content, Mapping) and (inner := _wrapped(content)) is not None:
+        content = inner
+    if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
+        raise WeightsError(f"{file} holds no state dict: expected a mapping of names to tensors")
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def _wrapped(content: Mapping[str, object]) -> Mapping[str, object] | None:
+    for key in WRAPPERS:
+        inner = content.get(key)
+        if isinstance(inner, Mapping):
+            return inner
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def assign(backbone: Backbone, tensors: Mapping[str, Tensor], source: str, allow: Sequence[str] = ()) -> Coverage:
+    """Copy `tensors` into `backbone` by name and say what did not fit; nothing is copied if anything did not.
+
+    The file may use the published names or the backbone's own; a common prefix such as ``module.`` is taken off.
+    """
+    own = backbone.stages.state_dict()
+    published = {name.removeprefix("stages."): theirs for name, theirs in backbone.published.items()}
+    candidates = [{published.get(name, name): name for name in own}, {name: name for name in own}]
+    file, names = max(
+        ((stripped, candidate) for stripped in _without_prefixes(tensors) for candidate in candidates),
+        key=lambda pair: sum(name in pair[1] for name in pair[0]),
+    )
+    coverage = Coverage(source)
+    copies: dict[str, Tensor] = {}
+    discarded = set(backbone.discarded)
+    for name, tensor in file.items():
+        if name in names:
+            target = own[names[name]]
+            if target.shape == tensor.shape:
+                copies[names[name]] = tensor
+            else:
+                shapes = f"{list(tensor.shape)} in the file, {list(target.shape)} in the backbone"
+                _note(coverage, coverage.mismatched, names[name], allow, f" ({shapes})")
+        elif name in discarded:
+            coverage.discarded.append(name)
+        else:
+            _note(coverage, coverage.unexpected, name, allow)
+    absent = {own_name for name, own_name in names.items() if name not in file}
+    for name in own:
+        if name in absent and not name.endswith("num_batches_tracked"):  # a counter that old files lack
+            _note(coverage, coverage.missing, name, allow)
+    for stage in backbone.stages:
+        within = [name for name in own if name.startswith(f"{stage}.")]
+        if within:
+            coverage.stages[stage] = (sum(name in copies for name in within), len(within))
+    broken = [name for name, tensor in copies.items() if not bool(torch.isfinite(tensor).all())]
+    if broken:
+        raise WeightsError(f"backbone.weights: {source} holds values that are not finite: {name_list(broken)}")
+    if not (coverage.missing or coverage.mismatched or coverage.unexpected):
+        with torch.no_grad():
+            for name, tensor in copies.items():
+                own[name].copy_(tensor)
+    return coverage
+
+
+def _note(coverage: Coverage, kind: list[str], name: str, allow: Sequence[str], detail: str = "") -> None:
+    """Count `name` as a difference of `kind`, unless a glob allows it."""
+    allowed = any(fnmatch.fnmatchcase(name, pattern) for pattern in allow)
+    (coverage.allowed if allowed else kind).append(name + detail)
+
+
+def _without_prefixes(tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """The names as they are, and with each prefix that all or most of them share taken off in turn."""
+    versions = [dict(tensors)]
+    while True:
+        current = versions[-1]
+        prefix = next(
+            (p for p in PREFIXES if sum(name.startswith(p) for name in current) * 2 > max(1, len(current))), None
+        )
+        if prefix is None:
+            return versions
+        versions.append({name.removeprefix(prefix): tensor for name, tensor in current.items()})
