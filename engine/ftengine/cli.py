@@ -13,8 +13,11 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("ftengine.cli_run:run", "Fine-tune a model as a config says."),
-    "evaluate": ("ftengine.cli_run:evaluate", "Measure a run's model on one of its splits."),
-    "predict": ("ftengine.cli_run:predict", "Apply a run's model to images."),
+    "evaluate": ("ftengine.cli_run:evaluate", "Measure a run's best checkpoint on one of its splits."),
+    "predict": (
+        "ftengine.cli_run:predict",
+        "Apply a run's best checkpoint to images: files, folders, or glob patterns.",
+    ),
     "plugins": ("ftengine.cli_plugins:plugins", "List plugins and their components."),
     "config": ("ftengine.cli_config:config", "Check a config, show what it means, or print its schema."),
 }

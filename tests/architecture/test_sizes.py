@@ -4,10 +4,7 @@ import pytest
 from source_files import ENGINE, files, label
 
 LIMIT = 300
-LIMITS = {
-    "loop.py": 150,  # readable in one sitting
-    "protocols.py": 460,  # the contracts on one page; most of it is the examples in their docstrings
-}
+LIMITS = {"loop.py": 150}  # readable in one sitting
 
 
 @pytest.mark.parametrize("path", files(ENGINE), ids=label)
