@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
+
+from pydantic import PydanticUserError
 
 from ftengine.errors import name_list
 from ftengine.plugin import (
@@ -138,6 +141,18 @@ def _option_problems(spec: Spec) -> Iterator[str]:
     for field, info in options.model_fields.items():
         for key in {field, info.alias, info.validation_alias}.intersection(reserved):
             yield f"{options.__name__} has an option {key!r}, a key that a config's {spec.kind} section uses itself"
+    cause = _schema_problem(options)
+    if cause is not None:
+        yield f"{options.__name__} has no JSON Schema, from which listings and editors know its options: {cause}"
+
+
+@functools.cache
+def _schema_problem(options: type[Options]) -> str | None:
+    try:
+        options.model_json_schema()
+    except PydanticUserError as error:
+        return " ".join(error.message.split())
+    return None
 
 
 def _task_problems(spec: TaskSpec) -> Iterator[str]:

@@ -5,6 +5,7 @@ import pytest
 from ftengine.host import Host
 
 OPTIONS = """
+import threading
 from pydantic import Field
 class Named(Options):
     name: str = "x"
@@ -16,6 +17,8 @@ class Loose(Options, extra="allow"):
     width: int = 1
 class Format(DatasetOptions):
     format: str = "x"
+class Opaque(Options, arbitrary_types_allowed=True):
+    thing: threading.Thread | None = None
 class Plain(Options):
     width: int = 1
 """
@@ -78,6 +81,7 @@ def test_a_plain_spec_of_each_kind_is_fine(distributions, kind):
         ("backbone", "options=Aliased", "backbone 'a': Aliased has an option 'name'"),
         ("backbone", "options=Weighted", "backbone 'a': Weighted has an option 'weights'"),
         ("backbone", "options=Loose", "backbone 'a': Loose must keep extra='forbid'"),
+        ("backbone", "options=Opaque", "backbone 'a': Opaque has no JSON Schema, from which listings and editors know"),
         ("dataset", "options=Plain", "dataset 'a': options must be a subclass of DatasetOptions"),
         ("dataset", "options=Format", "dataset 'a': Format has an option 'format'"),
         ("dataset", "fields=()", "dataset 'a': fields is empty"),
