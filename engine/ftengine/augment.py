@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from ftengine.augment_table import REFUSED, conforms, expected, import_albumentations, table
 from ftengine.errors import ConfigError, DataError, Problem, unknown
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ["Augment", "build", "check", "schema"]
 
@@ -99,6 +100,8 @@ class Augment:
     """A pipeline, called as ``augment(image, seed)``. Pickles; not to be shared between threads."""
 
     def __init__(self, entries: Sequence[Entry], place: str, compose: Any) -> None:
+        from numpy.random import PCG64, Generator  # here, since checking a config need not wait for NumPy either
+
         self._entries = list(entries)
         self._place = place
         self._compose = compose
@@ -106,7 +109,7 @@ class Augment:
         # of them would draw the same numbers, so that two flips with p=0.5 happened both or not at all. One pair of
         # generators that all share is right, and three times as fast to seed.
         self._python = random.Random(0)
-        self._numpy = np.random.Generator(np.random.PCG64(0))
+        self._numpy = Generator(PCG64(0))
         compose.set_random_state(self._numpy, self._python)
 
     def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
@@ -117,20 +120,20 @@ class Augment:
         """
         self._reseed(seed)
         try:
-            result = self._compose(image=image)["image"]
+            result: np.ndarray = self._compose(image=image)["image"]
         except Exception as error:
             raise DataError(f"{self._culprit(image, seed)} failed on an image of {_shape(image)}: {error}") from error
         if not _is_rgb(result):
             culprit = self._culprit(image, seed)
             raise DataError(f"{culprit} made {result.dtype} {_shape(result)} of uint8 {_shape(image)}")
-        return np.ascontiguousarray(result)
+        return result if result.flags.c_contiguous else result.copy()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return build, (self._entries, self._place)
 
     def _reseed(self, seed: int) -> None:
         self._python.seed(seed)
-        self._numpy.bit_generator.state = np.random.PCG64(seed).state
+        self._numpy.bit_generator.state = type(self._numpy.bit_generator)(seed).state
 
     def _culprit(self, image: np.ndarray, seed: int) -> str:
         """The first entry that goes wrong: the same seed takes the same way again, one transform at a time."""
@@ -192,7 +195,7 @@ def _reason(error: Exception) -> str:
 
 
 def _is_rgb(image: np.ndarray) -> bool:
-    return image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+    return image.dtype == "uint8" and image.ndim == 3 and image.shape[2] == 3
 
 
 def _shape(image: np.ndarray) -> str:
