@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import CoreSchema
 
 from ftengine.document import Document, KeyPath
 from ftengine.errors import Problem, unknown
 
 
 class Section(BaseModel):
-    """A part of the config with a fixed set of keys."""
+    """A part of the config with a fixed set of keys. `shorthand`: JSON Schemas of other ways to write it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    shorthand: ClassVar[tuple[dict[str, Any], ...]] = ()
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler.resolve_ref_schema(handler(core))
+        return {"anyOf": [schema, *cls.shorthand]} if cls.shorthand else schema
 
 
 class Ref(BaseModel):
@@ -37,6 +53,8 @@ class Ref(BaseModel):
 
 class Weights(Section):
     """Where pretrained weights come from, and which mismatches are expected."""
+
+    shorthand = ({"type": "string"},)
 
     source: str = Field(description="default | a name of published weights | none | a file | run:DIR")
     allow: tuple[str, ...] = Field(
@@ -77,7 +95,12 @@ def _pair(value: Any) -> Any:
     return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-Size = Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], BeforeValidator(_pair)]
+_SIDE = {"type": "integer", "minimum": 1}
+Size = Annotated[
+    tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]],
+    BeforeValidator(_pair),
+    WithJsonSchema({"anyOf": [_SIDE, {"type": "array", "items": _SIDE, "minItems": 2, "maxItems": 2}]}),
+]
 Triple = tuple[float, float, float]
 
 
@@ -111,6 +134,8 @@ class TaskConfig(Section):
 class EmaConfig(Section):
     """An exponential moving average of the weights, used for evaluation and saved as the model."""
 
+    shorthand = ({"type": "number"}, {"const": True})
+
     decay: float = Field(0.999, gt=0, lt=1, description="Weight of the average at each step.")
     warmup: bool = Field(True, description="Use min(decay, (1 + n) / (10 + n)) at the n-th step.")
 
@@ -122,6 +147,8 @@ class EmaConfig(Section):
 
 class EarlyStopping(Section):
     """Stop when the monitored value has not improved for a while."""
+
+    shorthand = ({"type": "integer", "minimum": 1},)
 
     patience: int = Field(ge=1, description="Evaluations without an improvement before the run stops.")
     min_delta: float = Field(0.0, ge=0, description="Smallest change that counts as an improvement.")

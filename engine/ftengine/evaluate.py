@@ -86,13 +86,13 @@ def _compute(plan: Plan, metrics: Mapping[str, Sequence[Metric]], evaluation: Ev
         prefix = f"{task}/" if plan.joint else ""
         for index, metric in enumerate(task_metrics):
             values = metric.compute()
-            spec = plan.tasks[task].metrics[index].spec
+            part = plan.tasks[task].metrics[index]
             if (task, index) == (plan.monitor.task, plan.monitor.metric):
-                evaluation.monitored = values[spec.primary]
+                evaluation.monitored = values[part.primary]
             for key, value in values.items():
                 name = prefix + key
                 while name in evaluation.values:  # the same metric twice, with other options
                     name += "'"
                 evaluation.values[name] = float(value)
             if details := metric.details():
-                evaluation.details[prefix + spec.name] = details
+                evaluation.details[prefix + part.spec.name] = details

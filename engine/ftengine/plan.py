@@ -27,6 +27,12 @@ class Part:
     def spec(self) -> Any:
         return self.component.spec
 
+    @property
+    def primary(self) -> str:
+        """A metric's primary key, with its options filled in: ``top{k}_accuracy`` is ``top3_accuracy`` for k = 3."""
+        primary: str = self.spec.primary
+        return primary.format(**self.options.model_dump())
+
     def data(self) -> dict[str, Any]:
         """As plain data for the resolved config."""
         key = "format" if self.component.kind == "dataset" else "name"

@@ -176,7 +176,10 @@ class LossSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class MetricSpec(Spec):
-    """A metric of `task`. `primary` is the key of ``compute()`` by which the best checkpoint may be chosen."""
+    """A metric of `task`. `primary` is the key of ``compute()`` by which the best checkpoint may be chosen.
+
+    It may hold names of options in braces: ``top{k}_accuracy``.
+    """
 
     kind: ClassVar[str] = "metric"
     task: str

@@ -301,7 +301,7 @@ class _Resolver:
         for name, task in tasks.items():
             for index, metric in enumerate(task.metrics):
                 key = f"{name}/{metric.component.name}" if self.config.tasks else metric.component.name
-                value = f"{name}/{metric.spec.primary}" if self.config.tasks else metric.spec.primary
+                value = f"{name}/{metric.primary}" if self.config.tasks else metric.primary
                 choices.setdefault(key, Monitor(name, index, metric.spec.mode, value))
         if wanted is None:
             return next(iter(choices.values()))
