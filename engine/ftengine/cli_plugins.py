@@ -11,7 +11,7 @@ import click
 from ftengine.cli_options import option_rows
 from ftengine.errors import unknown
 from ftengine.host import KINDS, Component, Host, LookupProblem
-from ftengine.host_lookup import plural, status_text
+from ftengine.host_lookup import plural, singular, status_text
 from ftengine.plugin import API_VERSION
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def _print_components(console: Console, chosen: Iterable[Component]) -> None:
 
 
 def _print_component(console: Console, item: Component) -> None:
-    _heading(console, f"{item.name}: {item.kind}" + (f" of {item.task}" if item.task else ""))
+    _heading(console, f"{item.name}: {singular(item.kind)}" + (f" of {item.task}" if item.task else ""))
     console.print(item.spec.summary)
     facts = _table("", "")
     facts.show_header = False

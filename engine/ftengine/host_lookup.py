@@ -9,7 +9,7 @@ from ftengine.errors import FtengineError, name_list, nearest, unknown
 from ftengine.host_discovery import PluginRecord
 from ftengine.host_specs import KINDS, Component
 
-__all__ = ["LookupProblem", "look_up", "plural", "status_text"]
+__all__ = ["LookupProblem", "look_up", "plural", "singular", "status_text"]
 
 _PLURALS = {
     "task": "tasks",
@@ -31,6 +31,11 @@ class LookupProblem(FtengineError):  # noqa: N818 - the sentence is one of a con
 def plural(kind: str) -> str:
     """The kind's name for several: ``losses``, ``freeze policies``."""
     return _PLURALS[kind]
+
+
+def singular(kind: str) -> str:
+    """The kind's name for one: ``loss``, ``freeze policy``."""
+    return "freeze policy" if kind == "freeze" else kind
 
 
 def status_text(record: PluginRecord) -> str:
@@ -62,7 +67,7 @@ def look_up(
     missing = [name for name in found[0].spec.requires if not _installed(name)]
     if missing:
         raise LookupProblem(
-            f"the {kind} {name!r} needs {'a package that is' if len(missing) == 1 else 'packages that are'} not "
+            f"the {singular(kind)} {name!r} needs {'a package that is' if len(missing) == 1 else 'packages that are'} not "
             f"installed: {', '.join(missing)}; install with: pip install {' '.join(missing)}"
         )
     return found[0]
@@ -85,7 +90,7 @@ def _absent(
     name: str,
     task: str | None,
 ) -> str:
-    noun = "freeze policy" if kind == "freeze" else kind
+    noun = singular(kind)
     names = sorted({item.name for item in within})
     elsewhere = sorted({str(item.task) for item in of_kind if item.name == name})
     if elsewhere:
@@ -96,7 +101,7 @@ def _absent(
         )
     other = next((item for item in components if item.name == name), None)
     if other is not None:
-        return f"{name!r} is a {other.kind}, not a {noun}; {_hint(name, names, kind)}"
+        return f"{name!r} is a {singular(other.kind)}, not a {noun}; {_hint(name, names, kind)}"
     plugin, slash, bare = name.partition("/")
     if slash:
         records = [record for record in plugins if record.name == plugin]

@@ -153,6 +153,14 @@ def test_show_says_that_there_are_no_options(distributions):
     assert "It has no options." in invoke("show", "mse").stdout
 
 
+def test_show_calls_a_kind_by_its_name(distributions):
+    source = (
+        "@hookimpl\ndef register_freeze_policies():\n    yield FreezeSpec(name='half', factory='m:f', summary='S.')"
+    )
+    distributions.plugin("acme", source)
+    assert lines(invoke("show", "acme/half"))[0] == ["acme/half:", "freeze", "policy"]
+
+
 def test_show_prints_a_tasks_targets(distributions):
     row = "targets  label: head: linear; loss: cross_entropy; metrics: accuracy"
     assert row in invoke("show", "classification").stdout
