@@ -66,9 +66,10 @@ def look_up(
         raise LookupProblem(_absent(plugins, components, of_kind, within, kind, name, task))
     missing = [name for name in found[0].spec.requires if not _installed(name)]
     if missing:
+        what = "a package that is" if len(missing) == 1 else "packages that are"
         raise LookupProblem(
-            f"the {singular(kind)} {name!r} needs {'a package that is' if len(missing) == 1 else 'packages that are'} not "
-            f"installed: {', '.join(missing)}; install with: pip install {' '.join(missing)}"
+            f"the {singular(kind)} {name!r} needs {what} not installed: {', '.join(missing)}; "
+            f"install with: pip install {' '.join(missing)}"
         )
     return found[0]
 
