@@ -14,13 +14,14 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ftengine import augment
+from ftengine.compatibility import check_fit, pick_monitor, target_field
 from ftengine.config import Config, DataRef, Ref, TaskConfig, parse, validation_problems
 from ftengine.document import Document, KeyPath, Origin, override, read
 from ftengine.errors import ConfigError, FtengineError, Problem, name_list, nearest, unknown
 from ftengine.host import Host
 from ftengine.optimizers import OPTIMIZERS
-from ftengine.plan import Monitor, Part, Plan, TaskPlan
-from ftengine.plugin import BackboneSpec, DatasetOptions, DatasetSpec, Defaults, HeadSpec, LossSpec, MetricSpec
+from ftengine.plan import Part, Plan, TaskPlan
+from ftengine.plugin import BackboneSpec, DatasetOptions
 from ftengine.schedule import SCHEDULES
 from ftengine.weight_source import WeightSource, weight_source
 
@@ -94,7 +95,9 @@ class _Resolver:
             self.problem(_sub_path(("augment",), place), message)
         streams: dict[str, Part] = {}
         tasks = self.tasks(streams, backbone)
-        monitor = self.monitor(tasks) if not self.problems else None
+        monitor = None
+        if not self.problems:
+            monitor = pick_monitor(config.train.monitor, tasks, config.tasks is not None, self.problem)
         if self.problems:
             return None
         assert backbone
@@ -205,7 +208,7 @@ class _Resolver:
         task = self.part("task", entry.task, (*path, "task"))
         if task is None:
             return None
-        target, defaults = self.target_field(task, data)
+        target, defaults = target_field(self.host, task, data, self.problem)
         kind = task.component.name
         head = self.part("head", entry.head or Ref(name=defaults.head), (*path, "head"), kind)
         loss = self.part("loss", entry.loss or Ref(name=defaults.loss), (*path, "loss"), kind)
@@ -213,7 +216,7 @@ class _Resolver:
         metrics = [self.part("metric", ref, (*path, "metrics", i), kind) for i, ref in enumerate(refs)]
         if not refs:
             self.problem((*path, "metrics"), "at least one metric is needed")
-        self.fits(head, loss, metrics, target, backbone)
+        check_fit(self.host, head, loss, metrics, target, backbone, self.problem)
         if not (data and head and loss and all(metrics)):
             return None
         return TaskPlan(name, task, head, loss, tuple(m for m in metrics if m), target, entry.weight, stream)
@@ -232,83 +235,6 @@ class _Resolver:
         name = "data" if path == ("data",) else str(path[1])
         streams[name] = part
         return name, part
-
-    def target_field(self, task: Part, data: Part | None) -> tuple[str, Defaults]:
-        """The first field that the task can learn from and the dataset provides."""
-        targets: Mapping[str, Defaults] = task.spec.targets
-        first = next(iter(targets.items()))
-        if data is None:
-            return first
-        spec: DatasetSpec = data.spec
-        assert isinstance(data.options, DatasetOptions)
-        provided = data.options.target_fields()
-        provided = frozenset(spec.fields) if provided is None else provided
-        for name, defaults in targets.items():
-            if name in provided:
-                return name, defaults
-        needs = " or ".join(f"`{name}`" for name in targets)
-        able = any(name in spec.fields for name in targets)
-        has = f"it provides {name_list(provided)}" + (" with these options" if able else "")
-        message = f"{data.component.name} cannot feed {task.component.name}, which needs {needs}; {has}"
-        if not able:
-            feeding = [
-                component.name
-                for component in self.host.components
-                if isinstance(component.spec, DatasetSpec) and set(component.spec.fields) & set(targets)
-            ]
-            message += f"; formats that do: {name_list(feeding)}"
-        self.problem(self.name_path(data.path, "format"), message)
-        return first
-
-    def fits(
-        self, head: Part | None, loss: Part | None, metrics: list[Part | None], target: str, backbone: Part | None
-    ) -> None:
-        """Check the parts of a task against each other."""
-        if head and backbone:
-            head_spec: HeadSpec = head.spec
-            offered: BackboneSpec = backbone.spec
-            lacking = [level for level in head_spec.levels if level not in offered.levels]
-            if lacking:
-                message = f"needs the levels {name_list(head_spec.levels)}, but {backbone.component.name} has no "
-                self.problem(head.path, message + name_list(lacking))
-        for part in [loss, *metrics]:
-            if part is None:
-                continue
-            spec: LossSpec | MetricSpec = part.spec
-            if spec.fields and target not in spec.fields:
-                alternatives = [
-                    component.name
-                    for component in self.host.components
-                    if isinstance(component.spec, type(spec))
-                    and component.task == part.component.task
-                    and (not component.spec.fields or target in component.spec.fields)
-                ]
-                message = (
-                    f"{spec.name} learns from {name_list(spec.fields)}"
-                    if spec.kind == "loss"
-                    else (f"{spec.name} measures {name_list(spec.fields)}")
-                )
-                self.problem(part.path, f"{message}, but the data give `{target}`; fitting: {name_list(alternatives)}")
-            if isinstance(spec, LossSpec) and head and spec.heads and head.spec.name not in spec.heads:
-                self.problem(part.path, f"{spec.name} is for the heads {name_list(spec.heads)}, not {head.spec.name}")
-
-    def monitor(self, tasks: dict[str, TaskPlan]) -> Monitor:
-        """``loss``, ``accuracy`` or, in a joint run, ``<task>/accuracy``."""
-        wanted = self.config.train.monitor
-        if wanted == "loss":
-            return Monitor(None, None, "min", "loss")
-        choices: dict[str, Monitor] = {}
-        for name, task in tasks.items():
-            for index, metric in enumerate(task.metrics):
-                key = f"{name}/{metric.component.name}" if self.config.tasks else metric.component.name
-                value = f"{name}/{metric.primary}" if self.config.tasks else metric.primary
-                choices.setdefault(key, Monitor(name, index, metric.spec.mode, value))
-        if wanted is None:
-            return next(iter(choices.values()))
-        if wanted not in choices:
-            self.problem(("train", "monitor"), unknown("metric", wanted, ["loss", *choices]))
-            return Monitor(None, None, "min", "loss")
-        return choices[wanted]
 
 
 def _sub_path(path: KeyPath, place: str) -> KeyPath:

@@ -86,7 +86,7 @@ def register_metrics() -> Iterator[MetricSpec]:
         factory="ftengine_classification.metrics:top_k",
         summary="Share of images whose class is among the k most probable, as top<k>_accuracy.",
         options=options.TopKOptions,
-        primary="top5_accuracy",
+        primary="top{k}_accuracy",
         fields=("label",),
     )
     yield MetricSpec(
