@@ -1,1 +1,1 @@
-"""A built-in plugin of ftengine."""
+"""Any timm model that offers features, as a backbone with ordered stages."""
