@@ -54,11 +54,11 @@ def _with_file(architecture: str, config: PretrainedCfg, tags: dict[str, Pretrai
     if not config.has_weights:
         published = name_list(key for key, other in tags.items() if other.has_weights)
         raise WeightsError(f"timm has no published weights for {name}; weights of {architecture}: {published}")
-    if config.custom_load:
+    # On the Hugging Face hub there is a converted file, unless the configuration says that there too is none.
+    if config.custom_load and (config.custom_load == "hf" or not config.hf_hub_id):
         raise WeightsError(
             f"the weights of {name} are in a format that only timm reads; save timm's model to a .safetensors file "
-            f"and name that file, or use other weights of {architecture}: "
-            f"{name_list(key for key, other in tags.items() if other.has_weights and not other.custom_load)}"
+            "and name that file instead"
         )
     if config.hf_hub_id:
         file = config.hf_hub_filename or "model.safetensors"

@@ -15,15 +15,49 @@ from ftengine_timm.backbone import build
 from ftengine_timm.plugin import TimmOptions, register_backbones
 
 CHAINS = ["resnet18", "convnext_atto", "mobilenetv3_small_050", "swin_tiny_patch4_window7_224", "efficientnet_lite0"]
-GRIDS = ["vit_tiny_patch16_224", "mixer_s32_224", "beit_base_patch16_224", "deit_tiny_distilled_patch16_224"]
+GRIDS = ["vit_tiny_patch16_224", "mixer_s32_224", "deit_tiny_distilled_patch16_224"]
 WHOLE = ["hiera_tiny_224", "convit_tiny", "eva02_tiny_patch14_224", "levit_128s"]
-MORE = (
-    "regnetx_002 densenet121 vgg11 dla34 hrnet_w18_small xcit_nano_12_p16_224 coat_tiny pvt_v2_b0 mobilevit_xxs csatv2 "
-    "ghostnet_050 edgenext_xx_small nfnet_f0 cait_xxs24_224 dpn48b fastvit_t8 tiny_vit_5m_224 resnetv2_50 repvgg_a0 "
-    "vit_small_patch14_dinov2 vovnet39a twins_svt_small crossvit_9_240 focalnet_tiny_srf poolformer_s12 davit_tiny "
-    "inception_next_atto efficientformer_l1 gcvit_xxtiny mvitv2_tiny visformer_tiny sequencer2d_s volo_d1_224 "
-    "vit_small_patch16_dinov3 naflexvit_base_patch16_gap mambaout_femto inception_v3 maxvit_rmlp_pico_rw_256"
-).split()
+MORE = [
+    "regnetx_002",
+    "densenet121",
+    "vgg11",
+    "dla34",
+    "hrnet_w18_small",
+    "xcit_nano_12_p16_224",
+    "coat_tiny",
+    "pvt_v2_b0",
+    "mobilevit_xxs",
+    "csatv2",
+    "ghostnet_050",
+    "edgenext_xx_small",
+    "nfnet_f0",
+    "cait_xxs24_224",
+    "dpn48b",
+    "fastvit_t8",
+    "tiny_vit_5m_224",
+    "resnetv2_50",
+    "repvgg_a0",
+    "vit_small_patch14_dinov2",
+    "vovnet39a",
+    "twins_svt_small",
+    "crossvit_9_240",
+    "focalnet_tiny_srf",
+    "poolformer_s12",
+    "davit_tiny",
+    "inception_next_atto",
+    "efficientformer_l1",
+    "gcvit_xxtiny",
+    "mvitv2_tiny",
+    "visformer_tiny",
+    "sequencer2d_s",
+    "volo_d1_224",
+    "vit_small_patch16_dinov3",
+    "naflexvit_base_patch16_gap",
+    "mambaout_femto",
+    "inception_v3",
+    "maxvit_rmlp_pico_rw_256",
+    "beit_base_patch16_224",
+]
 
 
 def make(model: str, levels: tuple[str, ...] | None = None, weights: str | None = None, **options) -> Backbone:

@@ -21,20 +21,19 @@ def build(name: str, output_stride: int, levels: tuple[str, ...] | None = ("c5",
     return getattr(backbones, name)(options, BackboneContext(levels=levels)).eval().double()
 
 
-@pytest.mark.parametrize("name", CHAINS)
-def test_every_kth_pixel_is_the_undilated_map(name: str) -> None:
+@pytest.mark.parametrize(("name", "stride"), [("resnet18", 16), *((name, 8) for name in CHAINS)])
+def test_every_kth_pixel_is_the_undilated_map(name: str, stride: int) -> None:
     plain = build(name, 32)
     images = torch.randn(1, 3, 64, 96, dtype=torch.double)
-    for stride in (16, 8):
-        dilated = build(name, stride)
-        dilated.load_state_dict(dict(zip(dilated.state_dict(), plain.state_dict().values(), strict=True)))
-        with torch.inference_mode():
-            few, many = plain(images), dilated(images)
-        for level in plain.levels:
-            assert dilated.strides[level] == min(plain.strides[level], stride)
-            assert many[level].shape[2:] == (64 // dilated.strides[level], 96 // dilated.strides[level])
-            step = plain.strides[level] // dilated.strides[level]
-            torch.testing.assert_close(many[level][:, :, ::step, ::step], few[level], rtol=1e-6, atol=1e-8)
+    dilated = build(name, stride)
+    dilated.load_state_dict(dict(zip(dilated.state_dict(), plain.state_dict().values(), strict=True)))
+    with torch.inference_mode():
+        few, many = plain(images), dilated(images)
+    for level in plain.levels:
+        assert dilated.strides[level] == min(plain.strides[level], stride)
+        assert many[level].shape[2:] == (64 // dilated.strides[level], 96 // dilated.strides[level])
+        step = plain.strides[level] // dilated.strides[level]
+        torch.testing.assert_close(many[level][:, :, ::step, ::step], few[level], rtol=1e-6, atol=1e-8)
 
 
 def test_it_is_what_torchvision_does_where_it_can() -> None:
@@ -58,7 +57,7 @@ def test_squeezing_networks_keep_a_finer_map(name: str) -> None:
     assert [dilated.strides[level] for level in ("c1", "c2", "c3", "c4", "c5")] == [2, 4, 8, 8, 8]
 
 
-@pytest.mark.parametrize("name", ["vgg11", "convnext_tiny"])
+@pytest.mark.parametrize("name", ["convnext_tiny"])
 def test_min_size_follows_the_stride(name: str) -> None:
     dilated = build(name, 8)
     assert dilated.min_size == 8
