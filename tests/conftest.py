@@ -1,0 +1,124 @@
+"""Fixtures for all tests: the command line, image files, third-party packages."""
+
+import os
+
+# Before torch is imported anywhere: the tests run in parallel processes, each on one thread.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import importlib
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+THIRD_PARTY = Path(__file__).parent / "thirdparty"
+
+
+@pytest.fixture(scope="session")
+def cli():
+    """Runs the command line in this process; anything but a clean exit (a traceback for a user) fails the test."""
+    from ftengine.cli import main
+
+    def run(*arguments):
+        result = CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="ftengine")
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def cli_process():
+    """Runs the command line in a process of its own; `path`: folders to put on its PYTHONPATH."""
+
+    def run(*arguments, path=(), **options):
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
+        command = [sys.executable, "-m", "ftengine", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, **options)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def write_image():
+    """Writes an image: `colour` with noise from `seed`, of (height, width) `size`; returns its path."""
+
+    def write(path, colour=(128, 128, 128), size=(20, 24), seed=0, **options):
+        noise = np.random.default_rng(seed).integers(-30, 31, (*size, 3))
+        pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path, **options)
+        return path
+
+    return write
+
+
+COLOURS = {"blue": (40, 40, 200), "green": (40, 200, 40), "red": (200, 40, 40)}
+
+
+@pytest.fixture(scope="session")
+def image_folder(write_image):
+    """Writes a folder of classes named by their colour, `count` images each; returns it."""
+
+    def write(folder, count=6, classes=tuple(COLOURS)):
+        for name in classes:
+            for index in range(count):
+                write_image(folder / name / f"{index}.png", COLOURS[name], seed=index)
+        return folder
+
+    return write
+
+
+def install(package, site):
+    """Put a package of tests/thirdparty into the folder `site` as an installer does: its modules and metadata."""
+    project = tomllib.loads((THIRD_PARTY / package / "pyproject.toml").read_text())["project"]
+    shutil.copytree(THIRD_PARTY / package / "src", site, dirs_exist_ok=True)
+    write_metadata(site, project["name"], project["version"], project["entry-points"]["ftengine"])
+
+
+def write_metadata(site, name, version, entry_points):
+    """The metadata of an installed distribution with these plugins."""
+    info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    lines = [f"{plugin} = {module}" for plugin, module in entry_points.items()]
+    (info / "entry_points.txt").write_text("\n".join(["[ftengine]", *lines]) + "\n")
+
+
+@pytest.fixture(scope="session")
+def third_party_site(tmp_path_factory):
+    """A folder with the packages of tests/thirdparty installed in it."""
+    site = tmp_path_factory.mktemp("site")
+    install("acme", site)
+    install("saboteur", site)
+    return site
+
+
+@pytest.fixture(scope="module")
+def third_party(third_party_site):
+    """The packages of tests/thirdparty are installed in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(third_party_site))
+        importlib.invalidate_caches()
+        yield third_party_site
+
+
+@pytest.fixture
+def install_plugin(tmp_path, monkeypatch):
+    """Installs a distribution ``<name>-dist`` whose plugin `name` is a module with `source`."""
+
+    def make(name, source):
+        site = tmp_path / f"site-{name}"
+        write_metadata(site, f"{name}-dist", "1.0", {name: f"{name}_plugin"})
+        (site / f"{name}_plugin.py").write_text(source)
+        monkeypatch.syspath_prepend(str(site))
+        importlib.invalidate_caches()
+
+    return make

@@ -1,0 +1,1 @@
+"""Components that fail on purpose, for tests."""

@@ -1,0 +1,37 @@
+"""A cross-entropy that goes wrong once, while a file exists; an observer that raises while another one does."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from ftengine.plugin import LossSpec, Options, hookimpl
+
+FTENGINE_API = (1, 0)
+
+
+class FailingOptions(Options):
+    at: int = Field(ge=1, description="The training batch of this process, from 1, at which it happens.")
+    what: Literal["nan", "inf", "SIGINT", "SIGTERM"] = Field(
+        description="The loss's value, or a signal to this process."
+    )
+    trigger: Path = Field(description="It happens only while this file exists.")
+
+
+@hookimpl
+def register_losses():
+    yield LossSpec(
+        name="failing",
+        task="classification",
+        factory="saboteur.losses:Failing",
+        summary="Cross-entropy until it fails.",
+        options=FailingOptions,
+        fields=("label",),
+    )
+
+
+@hookimpl
+def metrics_logged(run, step, values):
+    if "SABOTEUR_OBSERVER" in os.environ:
+        raise ValueError("the observer has failed")
