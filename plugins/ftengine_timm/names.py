@@ -46,10 +46,11 @@ def resolve(model: str, weights: str | None) -> Source:
     config = tags[tag] if tag else get_pretrained_cfg(architecture) or PretrainedCfg()
     if weights is None:
         return Source(architecture, tag or None, config, None, None)
-    return _with_file(architecture, config, tags)
+    return file_of(architecture, config, tags)
 
 
-def _with_file(architecture: str, config: PretrainedCfg, tags: dict[str, PretrainedCfg]) -> Source:
+def file_of(architecture: str, config: PretrainedCfg, tags: dict[str, PretrainedCfg]) -> Source:
+    """The source of the weights that `config`, one of the model's `tags`, describes; WeightsError where it is none."""
     name = ".".join(part for part in (architecture, config.tag) if part)
     if not config.has_weights:
         published = name_list(key for key, other in tags.items() if other.has_weights)

@@ -7,9 +7,10 @@ import subprocess
 import sys
 
 import pytest
+from timm.models import PretrainedCfg
 
 from ftengine.errors import FtengineError, WeightsError
-from ftengine_timm.names import resolve
+from ftengine_timm.names import file_of, resolve
 
 
 def test_default_is_timms_first_tag_and_its_file_has_the_models_name() -> None:
@@ -68,3 +69,15 @@ def test_listing_leaves_torch_unimported() -> None:
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_weights_in_a_format_of_their_own_are_an_error() -> None:
+    config = PretrainedCfg(url="https://example.org/model.npz", custom_load=True, tag="jax")
+    with pytest.raises(WeightsError, match=r"vit\.jax are in a format that only timm reads"):
+        file_of("vit", config, {"jax": config})
+
+
+def test_a_plain_address_keeps_its_file_name() -> None:
+    config = PretrainedCfg(url="https://example.org/models/net-1234.pth", tag="in1k")
+    source = file_of("net", config, {"in1k": config})
+    assert (source.url, source.file) == (config.url, "net-1234.pth")
