@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -17,15 +16,20 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
-from ftengine.document import Document, KeyPath
-from ftengine.errors import Problem, unknown
+from ftengine.document import Document
+from ftengine.errors import Problem
+from ftengine.validation import validation_problems
 
 
 class Section(BaseModel):
-    """A part of the config with a fixed set of keys. `shorthand`: JSON Schemas of other ways to write it."""
+    """A part of the config with a fixed set of keys.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    `shorthand`: JSON Schemas of other ways to write it; `forms`: all ways to write it, for messages.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     shorthand: ClassVar[tuple[dict[str, Any], ...]] = ()
+    forms: ClassVar[str] = "a mapping"
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -37,6 +41,7 @@ class Ref(BaseModel):
     """A component by name, with its options: ``linear`` or ``{name: linear, dropout: 0.1}``."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
+    forms: ClassVar[str] = "a name, or a mapping with `name`"
 
     name: str
 
@@ -55,6 +60,7 @@ class Weights(Section):
     """Where pretrained weights come from, and which mismatches are expected."""
 
     shorthand = ({"type": "string"},)
+    forms = "a source, or a mapping with `source`"
 
     source: str = Field(description="default | a name of published weights | none | a file | run:DIR")
     allow: tuple[str, ...] = Field(
@@ -77,6 +83,7 @@ class DataRef(BaseModel):
     """Where the images and labels are: a format, and that format's options."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
+    forms: ClassVar[str] = "a format, or a mapping with `format`"
 
     format: str = Field(description="Name of a dataset component.")
 
@@ -92,7 +99,9 @@ class DataRef(BaseModel):
 
 
 def _pair(value: Any) -> Any:
-    return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(value, int | list | tuple) or isinstance(value, bool):
+        raise ValueError("expected one number for both sides, or a list of height and width")
+    return (value, value) if isinstance(value, int) else value
 
 
 _SIDE = {"type": "integer", "minimum": 1}
@@ -135,6 +144,7 @@ class EmaConfig(Section):
     """An exponential moving average of the weights, used for evaluation and saved as the model."""
 
     shorthand = ({"type": "number"}, {"const": True})
+    forms = "true, a decay below 1, a mapping, or null"
 
     decay: float = Field(0.999, gt=0, lt=1, description="Weight of the average at each step.")
     warmup: bool = Field(True, description="Use min(decay, (1 + n) / (10 + n)) at the n-th step.")
@@ -149,6 +159,7 @@ class EarlyStopping(Section):
     """Stop when the monitored value has not improved for a while."""
 
     shorthand = ({"type": "integer", "minimum": 1},)
+    forms = "a patience in evaluations, a mapping with `patience`, or null"
 
     patience: int = Field(ge=1, description="Evaluations without an improvement before the run stops.")
     min_delta: float = Field(0.0, ge=0, description="Smallest change that counts as an improvement.")
@@ -227,48 +238,3 @@ def parse(document: Document) -> tuple[Config | None, list[Problem]]:
         return Config.model_validate(document.data), []
     except ValidationError as error:
         return None, validation_problems(error, Config, (), document)
-
-
-def validation_problems(
-    error: ValidationError, model: type[BaseModel], prefix: KeyPath, document: Document
-) -> list[Problem]:
-    """pydantic's errors as problems: the place in the file, what was found, what was expected, the nearest key."""
-    problems: list[Problem] = []
-    for item in error.errors(include_url=False):
-        loc = tuple(key for key in item["loc"] if not _is_union_branch(key))
-        path = (*prefix, *loc)
-        if item["type"] == "extra_forbidden":
-            message = unknown("key", str(loc[-1]), _fields_at(model, loc[:-1]))
-        elif item["type"] == "missing":
-            message = "required, but not given"
-        else:
-            found = item["input"]
-            expected = item["msg"].replace("Input should be", "expected").replace("Value error, ", "")
-            message = expected if isinstance(found, dict) else f"{expected}; found {found!r}"
-        problem = document.problem(path, message)
-        if str(problem) not in map(str, problems):
-            problems.append(problem)
-    return problems
-
-
-def _is_union_branch(key: str | int) -> bool:
-    """Whether `key` is pydantic's name of a branch of a union rather than a key of the file."""
-    return isinstance(key, str) and (
-        key in {"str", "int", "float", "bool"} or "[" in key or key.startswith(("literal", "constrained", "function-"))
-    )
-
-
-def _fields_at(model: type[BaseModel], loc: Iterable[str | int]) -> list[str]:
-    """The keys that the model at `loc` below `model` accepts."""
-    current: type[BaseModel] | None = model
-    for key in loc:
-        if current is None or not isinstance(key, str) or key not in current.model_fields:
-            continue
-        current = next(_models_in(current.model_fields[key].annotation), None)
-    return list(current.model_fields) if current is not None else []
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return iter([annotation])
-    return iter([model for inner in get_args(annotation) for model in _models_in(inner)])

@@ -16,6 +16,9 @@ Key = str | int
 KeyPath = tuple[Key, ...]
 
 MAX_NODES = 100_000
+MERGE_TAG = "tag:yaml.org,2002:merge"
+SHORT_FOR: dict[Key, str] = {"data": "format", "weights": "source"}
+STRING_TAG = "tag:yaml.org,2002:str"
 
 
 class Loader(yaml.SafeLoader):
@@ -73,19 +76,14 @@ class Document:
                 here[key] = {}
                 self.origins.setdefault(path[: depth + 1], origin)
             if isinstance(here[key], str) and isinstance(following, str):
-                here[key] = {"name": here[key]}
-                self.origins[(*path[: depth + 1], "name")] = self.origins.get(path[: depth + 1], origin)
+                short = SHORT_FOR.get(key, "name")
+                here[key] = {short: here[key]}
+                self.origins[(*path[: depth + 1], short)] = self.origins.get(path[: depth + 1], origin)
+            if not isinstance(here[key], dict | list):
+                message = f"is {here[key]!r}, which has no entry {following!r}"
+                raise ConfigError([Problem(dotted(path[: depth + 1]), message, source=str(origin))])
+            here[key] = here[key].copy()  # YAML aliases share one object: only this use of it changes
             here = here[key]
-            if not isinstance(here, dict | list):
-                raise ConfigError(
-                    [
-                        Problem(
-                            dotted(path[: depth + 1]),
-                            f"is {here!r}, which has no entry {following!r}",
-                            source=str(origin),
-                        )
-                    ]
-                )
         last = self._index(here, path[-1], path) if isinstance(here, list) else path[-1]
         here[last] = value
         self.origins = {known: o for known, o in self.origins.items() if known[: len(path)] != path}
@@ -135,12 +133,14 @@ def read(file: Path) -> Document:
     try:
         node = loader.get_single_node()
         document = Document()
-        problems: list[Problem] = []
         if node is not None:
-            _index_lines(node, (), str(file), document.origins, problems)
-            if problems:
-                raise ConfigError(problems)
+            index = _Index(str(file), document.origins)
+            index.add(node, ())
+            if index.problems:
+                raise ConfigError(index.problems)
             document.data = loader.construct_document(node)
+    except RecursionError:
+        raise ConfigError([Problem("", "is nested too deeply, or contains itself", source=str(file))]) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         message = f"is not valid YAML: {getattr(error, 'problem', None) or error}"
@@ -154,30 +154,55 @@ def read(file: Path) -> Document:
     return document
 
 
-def _index_lines(
-    node: yaml.Node, path: KeyPath, source: str, origins: dict[KeyPath, Origin], problems: list[Problem]
-) -> None:
-    """Note the line of every key and item, and refuse keys that are given twice or are not names."""
-    if len(origins) > MAX_NODES:
-        raise yaml.YAMLError(f"more than {MAX_NODES} values")
-    if isinstance(node, yaml.MappingNode):
+class _Index:
+    """Notes the line of every key and item, and refuses keys that are given twice or are not names.
+
+    It runs before anything is constructed, and visits what an alias (``*name``) stands for once for each use: a file
+    of a few lines that would expand to millions of values ends at MAX_NODES.
+    """
+
+    def __init__(self, source: str, origins: dict[KeyPath, Origin]) -> None:
+        self.source = source
+        self.origins = origins
+        self.problems: list[Problem] = []
+        self.visited = 0
+
+    def add(self, node: yaml.Node, path: KeyPath) -> None:
+        """Index `node`, which stands at `path`, and all that is in it."""
+        self.visited += 1
+        if self.visited > MAX_NODES:
+            raise yaml.YAMLError(f"has more than {MAX_NODES} values")
+        if isinstance(node, yaml.MappingNode):
+            self._add_mapping(node, path)
+        elif isinstance(node, yaml.SequenceNode):
+            for index, item in enumerate(node.value):
+                self.origins[(*path, index)] = Origin(self.source, item.start_mark.line + 1)
+                self.add(item, (*path, index))
+
+    def _add_mapping(self, node: yaml.MappingNode, path: KeyPath) -> None:
         seen: dict[str, int] = {}
-        for key_node, value_node in node.value:
+        # What is merged in (``<<: *name``) comes first: the mapping's own keys replace it.
+        for key_node, value_node in sorted(node.value, key=lambda pair: pair[0].tag != MERGE_TAG):
             line = key_node.start_mark.line + 1
             key = key_node.value
+            if key_node.tag == MERGE_TAG:
+                merged = value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
+                for mapping in reversed(merged):
+                    self.add(mapping, path)
+                continue
             if not isinstance(key_node, yaml.ScalarNode):
-                problems.append(Problem(dotted(path), "a key must be a name", line=line, source=source))
+                self.problems.append(Problem(dotted(path), "a key must be a name", line=line, source=self.source))
+                continue
+            if key_node.tag != STRING_TAG:
+                text = f"a key must be a name, and {key or 'null'} is none in YAML; write it in quotes: '{key}'"
+                self.problems.append(Problem(dotted(path), text, line=line, source=self.source))
                 continue
             if key in seen:
                 text = f"given twice, first on line {seen[key]}"
-                problems.append(Problem(dotted((*path, key)), text, line=line, source=source))
+                self.problems.append(Problem(dotted((*path, key)), text, line=line, source=self.source))
             seen[key] = line
-            origins[(*path, key)] = Origin(source, line)
-            _index_lines(value_node, (*path, key), source, origins, problems)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            origins[(*path, index)] = Origin(source, item.start_mark.line + 1)
-            _index_lines(item, (*path, index), source, origins, problems)
+            self.origins[(*path, key)] = Origin(self.source, line)
+            self.add(value_node, (*path, key))
 
 
 def missing_file(file: Path) -> str:

@@ -68,13 +68,13 @@ hookimpl = pluggy.HookimplMarker("ftengine")
 
 
 class Options(BaseModel):
-    """Base of every component's options: unknown keys are refused, values are frozen.
+    """Base of every component's options: unknown keys, infinities and NaN are refused, values are frozen.
 
     Give each field a type, a default where one makes sense, and ``Field(description=...)``: listings, errors,
     the JSON Schema and the reference are made from them.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class DatasetOptions(Options):

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from ftengine import augment
 from ftengine.compatibility import check_fit, pick_monitor, target_field
-from ftengine.config import Config, DataRef, Ref, TaskConfig, parse, validation_problems
+from ftengine.config import Config, DataRef, Ref, TaskConfig, parse
 from ftengine.document import Document, KeyPath, Origin, override, read
 from ftengine.errors import ConfigError, FtengineError, Problem, name_list, nearest, unknown
 from ftengine.host import Host
@@ -23,6 +23,7 @@ from ftengine.optimizers import OPTIMIZERS
 from ftengine.plan import Part, Plan, TaskPlan
 from ftengine.plugin import BackboneSpec, DatasetOptions
 from ftengine.schedule import SCHEDULES
+from ftengine.validation import validation_problems
 from ftengine.weight_source import WeightSource, weight_source
 
 
