@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -132,11 +134,11 @@ class ImageConfig(Section):
 class TaskConfig(Section):
     """One task of a joint run."""
 
-    task: Ref
+    task: Ref = Field(description="What kind of task this is.")
     data: DataRef | None = Field(None, description="This task's own data; left out: the data at the top level.")
-    head: Ref | None = None
-    loss: Ref | None = None
-    metrics: tuple[Ref, ...] | None = None
+    head: Ref | None = Field(None, description="Default: the task's.")
+    loss: Ref | None = Field(None, description="Default: the task's.")
+    metrics: tuple[Ref, ...] | None = Field(None, description="Default: the task's.")
     weight: float = Field(1.0, gt=0, description="Factor of this task's loss in the sum.")
 
 
@@ -208,8 +210,8 @@ class TrainConfig(Section):
 class PluginsConfig(Section):
     """Which plugins a run needs, and which it must not load."""
 
-    require: tuple[str, ...] = ()
-    disable: tuple[str, ...] = ()
+    require: tuple[str, ...] = Field((), description="Plugins without which the run is refused.")
+    disable: tuple[str, ...] = Field((), description="Plugins that are not loaded.")
 
 
 class Config(Section):
@@ -238,3 +240,24 @@ def parse(document: Document) -> tuple[Config | None, list[Problem]]:
         return Config.model_validate(document.data), []
     except ValidationError as error:
         return None, validation_problems(error, Config, (), document)
+
+
+def parse_rest(document: Document, problems: Iterable[Problem]) -> Config | None:
+    """The config without the parts that `problems` name, so that mistakes in the others can be told with them.
+
+    None where that leaves no config, or where others are judged by such a part: they may be right.
+    """
+    data = copy.deepcopy(document.data)
+    for problem in problems:
+        path = problem.path.partition("[")[0].split(".")
+        if len(path) == 1 and path[0] in ("", "task", "tasks", "data", "backbone", "plugins"):
+            return None
+        within: Any = data
+        for key in path[:-1]:
+            within = within.get(key) if isinstance(within, dict) else None
+        if isinstance(within, dict):
+            within.pop(path[-1], None)
+    try:
+        return Config.model_validate(data)
+    except ValidationError:
+        return None
