@@ -119,6 +119,7 @@ def install_plugin(tmp_path, monkeypatch):
         write_metadata(site, f"{name}-dist", "1.0", {name: f"{name}_plugin"})
         (site / f"{name}_plugin.py").write_text(source)
         monkeypatch.syspath_prepend(str(site))
+        monkeypatch.delitem(sys.modules, f"{name}_plugin", raising=False)  # another test's
         importlib.invalidate_caches()
 
     return make

@@ -45,10 +45,11 @@ class Origin:
 
 @dataclass
 class Document:
-    """`data` as read; `origins` has an entry for each key and list item in it."""
+    """`data` as read from `source`; `origins` has an entry for each key and list item in it."""
 
     data: dict[str, Any] = field(default_factory=dict)
     origins: dict[KeyPath, Origin] = field(default_factory=dict)
+    source: str | None = None
 
     def origin(self, path: KeyPath) -> Origin | None:
         """Where `path`, or else the nearest thing around it, was written."""
@@ -61,8 +62,7 @@ class Document:
         """A mistake at `path`, with its place in the file."""
         origin = self.origin(path)
         if origin is None:
-            files = [known for known in self.origins.values() if known.line is not None]
-            return Problem(dotted(path), message, source=files[0].source if files else None)
+            return Problem(dotted(path), message, source=self.source)
         return Problem(dotted(path), message, line=origin.line, source=origin.source)
 
     def put(self, path: KeyPath, value: Any, origin: Origin) -> None:
@@ -132,7 +132,7 @@ def read(file: Path) -> Document:
     loader = Loader(text)
     try:
         node = loader.get_single_node()
-        document = Document()
+        document = Document(source=str(file))
         if node is not None:
             index = _Index(str(file), document.origins)
             index.add(node, ())

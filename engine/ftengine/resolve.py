@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from ftengine import augment
 from ftengine.compatibility import check_fit, pick_monitor, target_field
-from ftengine.config import Config, DataRef, Ref, TaskConfig, parse
+from ftengine.config import Config, DataRef, Ref, TaskConfig, parse, parse_rest
 from ftengine.document import Document, KeyPath, Origin, override, read
 from ftengine.errors import ConfigError, FtengineError, Problem, name_list, nearest, unknown
 from ftengine.host import Host
@@ -53,11 +53,11 @@ def _apply_task(document: Document, task: str | None) -> None:
 def resolve(document: Document) -> Plan:
     """Resolve a document against the installed plugins; raises ConfigError with all mistakes."""
     config, problems = parse(document)
-    disable = config.plugins.disable if config else ()
-    host = Host.discover(disable=disable)
+    if config is None:
+        config = parse_rest(document, problems)
     if config is None:
         raise ConfigError(_ordered(problems))
-    resolver = _Resolver(document, config, host)
+    resolver = _Resolver(document, config, Host.discover(disable=config.plugins.disable), problems)
     plan = resolver.plan()
     if plan is None:
         raise ConfigError(_ordered(resolver.problems))
@@ -74,11 +74,11 @@ Model = TypeVar("Model", bound=BaseModel)
 class _Resolver:
     """Collects problems while it resolves; a part that failed is None, and what depends on it is left out."""
 
-    def __init__(self, document: Document, config: Config, host: Host) -> None:
+    def __init__(self, document: Document, config: Config, host: Host, problems: list[Problem]) -> None:
         self.document = document
         self.config = config
         self.host = host
-        self.problems: list[Problem] = []
+        self.problems = list(problems)
 
     def problem(self, path: KeyPath, message: str) -> None:
         self.problems.append(self.document.problem(path, message))

@@ -20,6 +20,7 @@ from ftengine.checkpoint import Store, best_or_last, load_model
 from ftengine.config import TrainConfig
 from ftengine.data import LoaderSettings
 from ftengine.ema import Ema
+from ftengine.errors import TrainingError
 from ftengine.freeze import Freezer
 from ftengine.loop import evaluate_split, fit
 from ftengine.optim import build_optimizer
@@ -41,10 +42,14 @@ def execute(plan: Plan, directory: Path, console: Console, *, resume: bool = Fal
             directory.mkdir(parents=True, exist_ok=True)
             write_resolved(plan, directory)
         tracker = training.tracker
-        tracker.start(training.step, plan.config.train.epochs)
+        tracker.start(training.step)
         outcome = "failed"
         try:
             outcome = fit(training)
+        except TrainingError as error:
+            last = training.store.find("last")
+            stays = f"the last good checkpoint stays: {last}" if last else "there is no checkpoint yet"
+            raise TrainingError(f"{error}\n  {stays}") from None
         finally:
             tracker.finish(outcome)
         if outcome != "interrupted":
@@ -78,7 +83,7 @@ def assemble(plan: Plan, directory: Path, console: Console, signals: Signals, *,
         freezer=Freezer(model, built.freeze),
         precision=precision,
         loader=loader_settings(config, precision.device),
-        tracker=Tracker(info, plan.host, console),
+        tracker=Tracker(info, plan.host, console, config.epochs),
         store=Store(directory),
         signals=signals,
         ema=None if config.ema is None else Ema(model, config.ema),

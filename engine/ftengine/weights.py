@@ -138,6 +138,8 @@ def _wrapped(content: Mapping[str, object]) -> Mapping[str, object] | None:
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, KeyError):  # torch's reader took the first bytes for an instruction; their code says nothing
+        return "it is not a file that torch.save wrote"
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
