@@ -40,7 +40,7 @@ def config_schema(host: Host) -> Schema:
             if name in parts:
                 description = properties[key].get("description")
                 properties[key] = {"$ref": f"#/$defs/{name}"} | ({"description": description} if description else {})
-    for unused in ("Ref", "BackboneRef", "DataRef"):
+    for unused in ("Ref", "BackboneRef", "DataRef", "Weights"):
         definitions.pop(unused, None)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -32,10 +32,10 @@ TYPES = {
     "none_required": "null",
 }
 LIMITS = {
-    "greater_than_equal": "at least {ge:g}",
-    "greater_than": "more than {gt:g}",
-    "less_than_equal": "at most {le:g}",
-    "less_than": "less than {lt:g}",
+    "greater_than_equal": "at least {ge:.15g}",
+    "greater_than": "more than {gt:.15g}",
+    "less_than_equal": "at most {le:.15g}",
+    "less_than": "less than {lt:.15g}",
     "too_short": "a length of at least {min_length}",
     "too_long": "a length of at most {max_length}",
     "string_too_short": "a length of at least {min_length}",
