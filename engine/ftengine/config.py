@@ -257,6 +257,8 @@ def parse_rest(document: Document, problems: Iterable[Problem]) -> Config | None
             within = within.get(key) if isinstance(within, dict) else None
         if isinstance(within, dict):
             within.pop(path[-1], None)
+    if not {"task", "tasks"} & data.keys() or not {"data", "tasks"} & data.keys():  # one of the unknown keys is meant
+        return None
     try:
         return Config.model_validate(data)
     except ValidationError:
