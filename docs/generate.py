@@ -1,0 +1,53 @@
+"""Writes the parts of the documentation that repeat what the code says.
+
+``python docs/generate.py`` renders every block between ``<!-- generated: NAME -->`` and ``<!-- end -->`` anew; the
+tests fail while a page differs from its rendering.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from reference import code, components, config, hooks
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"(<!-- generated: (?P<name>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+RENDERERS: dict[str, Callable[[str], str]] = {
+    "section": config.section,
+    "options": config.options,
+    "optimizers": config.optimizers,
+    "schedules": config.schedules,
+    "components": components.table,
+    "hooks": hooks.hooks,
+    "specs": hooks.specs,
+    "contracts": hooks.contracts,
+    "help": code.help_text,
+    "file": code.file,
+}
+
+
+def render(text: str) -> str:
+    """A page with each of its blocks as the code says it now."""
+
+    def block(match: re.Match[str]) -> str:
+        name, _, argument = match["name"].partition(" ")
+        return f"{match[1]}\n{RENDERERS[name](argument).strip()}\n\n{match[3]}"
+
+    return BLOCK.sub(block, text)
+
+
+def main() -> None:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        page.write_text(render(text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

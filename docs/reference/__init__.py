@@ -1,0 +1,1 @@
+"""What :mod:`generate` renders, by subject."""

@@ -1,0 +1,31 @@
+"""Files of the repository and help texts, as fenced blocks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+LANGUAGES = {".py": "python", ".yaml": "yaml", ".toml": "toml"}
+
+
+def file(path: str) -> str:
+    """The content of a file of the repository."""
+    text = (ROOT / path).read_text(encoding="utf-8").strip()
+    return f"```{LANGUAGES[Path(path).suffix]}\n{text}\n```"
+
+
+def help_text(command: str) -> str:
+    """What ``ftengine COMMAND --help`` prints in a terminal of 80 columns."""
+    words = [*command.split(), "--help"]
+    program = "import sys; from ftengine.cli import main; main(sys.argv[1:], prog_name='ftengine')"
+    result = subprocess.run(
+        [sys.executable, "-c", program, *words],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "80"},
+    )
+    return f"```console\n$ ftengine {' '.join(words)}\n{result.stdout.rstrip()}\n```"

@@ -1,0 +1,128 @@
+"""Tables of the config's keys, made from its models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, create_model
+from pydantic.fields import FieldInfo
+
+import ftengine.config
+from ftengine.cli_options import option_rows
+from ftengine.config import BackboneRef, DataRef, Ref, Section
+from ftengine.host import Host
+from ftengine.optimizers import OPTIMIZERS
+from ftengine.plugin import Options
+from ftengine.schedule import SCHEDULES, Schedule
+from reference.markdown import prose, table
+
+ANCHORS = {
+    "Weights": "weights",
+    "ImageConfig": "image",
+    "TaskConfig": "tasks",
+    "EmaConfig": "ema",
+    "EarlyStopping": "early-stopping",
+    "TrainConfig": "train",
+    "PluginsConfig": "plugins",
+}
+"""Where docs/config.md describes each section."""
+
+
+def sections() -> dict[str, type[Section]]:
+    """Every part of the config that has a fixed set of keys, by its class's name."""
+    models = vars(ftengine.config).values()
+    return {
+        model.__name__: model
+        for model in models
+        if isinstance(model, type) and issubclass(model, Section) and model is not Section
+    }
+
+
+def section(name: str) -> str:
+    """The keys of a section: type, default, meaning."""
+    return _rows(sections()[name])
+
+
+def options(name: str) -> str:
+    """The options of a component, named ``kind/name`` or ``kind/task/name``."""
+    kind, _, rest = name.partition("/")
+    task, _, component = rest.rpartition("/")
+    return _rows(Host.discover().find(kind, component, task or None).spec.options)
+
+
+def optimizers(_: str) -> str:
+    """Every optimizer, with its options and their defaults."""
+    rows = [
+        (f"`{name}`", ", ".join(f"`{key}` {_default(field)}" for key, field in model.model_fields.items()))
+        for name, model in OPTIMIZERS.items()
+    ]
+    return table(("name", "options and their defaults"), rows)
+
+
+def schedules(_: str) -> str:
+    """Every schedule, with its options, and the options that all of them share."""
+    shared = Schedule.model_fields
+    rows = []
+    for name, model in SCHEDULES.items():
+        own = {key: field for key, field in model.model_fields.items() if key not in shared}
+        text = "; ".join(f"`{key}` {_default(field)}: {_about(field)}" for key, field in own.items())
+        rows.append((f"`{name}`", prose(model.summary), text or "none"))
+    common = "; ".join(f"`{key}` {_default(field)}: {_about(field)}" for key, field in shared.items())
+    return table(("name", "factor of the learning rate", "own options"), rows) + f"\n\nAll of them take {common}."
+
+
+def _rows(model: type[BaseModel]) -> str:
+    # A copy without the other ways in which a section may be written, which its JSON Schema would begin with.
+    fields: dict[str, Any] = {name: (field.annotation, field) for name, field in model.model_fields.items()}
+    types = {row.name: row.type for row in option_rows(create_model(model.__name__, __base__=Options, **fields))}
+    rows = [
+        (f"`{name}`", _type(field, types[name]), _default(field), f"{_about(field)}.")
+        for name, field in model.model_fields.items()
+    ]
+    return table(("key", "type", "default", "meaning"), rows)
+
+
+def _about(field: FieldInfo) -> str:
+    """What a key means, without a full stop; of one that only holds a section, what the section's docstring says."""
+    text = field.description
+    if text is None:
+        assert isinstance(field.annotation, type), "a key of the config has no description"
+        text = (field.annotation.__doc__ or "").strip().splitlines()[0]
+    return prose(text).rstrip(".")
+
+
+def _type(field: FieldInfo, text: str) -> str:
+    inner = _models(field.annotation)
+    several = "list of " if "tuple[" in str(field.annotation) else ""
+    for model in inner:
+        if issubclass(model, BackboneRef):
+            return "component, with [`weights`](#weights)"
+        if issubclass(model, DataRef):
+            return "component, called by its `format`"
+        if issubclass(model, Ref):
+            return f"{several}component{'s' if several else ''}"
+        if issubclass(model, Section):
+            link = f"[{ANCHORS[model.__name__]}](#{ANCHORS[model.__name__]})"
+            return f"mapping of a name to [task](#{ANCHORS['TaskConfig']})" if model.__name__ == "TaskConfig" else link
+    return text.replace(" | null", "")
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in getattr(annotation, "__args__", ()) for model in _models(part)]
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if isinstance(value, Ref):
+        return f"`{value.name}`"
+    if isinstance(value, Section):
+        return "its defaults" if value == type(value)() else ""
+    if value is None:
+        return "none given"
+    return f"`{value if isinstance(value, str | Path) else json.dumps(value)}`"
