@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
+
 from ftengine import seeding
 from ftengine.augment import build as build_augmentation
 from ftengine.data import Split, Stream, fingerprint, hold_out
@@ -185,8 +187,21 @@ def make_model(plan: Plan, tasks: Mapping[str, Task], *, pretrained: bool = True
         metrics[name] = make_metrics(plan, name, tasks[name])
     freeze = make(plan.freeze, FreezeContext(stage_parameters(backbone)), FreezePolicy)  # type: ignore[type-abstract]
     coverage = load_weights(backbone, plan.weights) if pretrained else None
+    probe(backbone, image.size, plan.backbone.component.name)
     model = Model(backbone, heads, losses, image.mean or backbone.mean, image.std or backbone.std)
     return Built(model, metrics, freeze, coverage)
+
+
+@torch.no_grad()
+def probe(backbone: Backbone, size: tuple[int, int], name: str) -> None:
+    """Run one black image through, so that a size the network cannot take is known before training."""
+    backbone.eval()
+    try:
+        backbone(torch.zeros(1, 3, *size))
+    except Exception as error:
+        cause = f"{type(error).__name__}: {error}"
+        raise FtengineError(f"image.size: {name} cannot take images of {size[0]}x{size[1]} pixels: {cause}") from error
+    backbone.train()
 
 
 def make_backbone(plan: Plan) -> Backbone:

@@ -28,8 +28,9 @@ def make_console() -> Console:
 class Tracker:
     """Tells a person, ``metrics.jsonl`` and the observers the same things."""
 
-    def __init__(self, info: RunInfo, host: Host, console: Console) -> None:
+    def __init__(self, info: RunInfo, host: Host, console: Console, epochs: int) -> None:
         self.info = info
+        self.epochs = epochs
         self.host = host
         self.console = console
         self.file = info.directory / "metrics.jsonl"
@@ -47,12 +48,9 @@ class Tracker:
 
     # --- progress ------------------------------------------------------------------------------------------------
 
-    def start(self, step: int, epochs: int) -> None:
-        """The first step is about to run."""
-        self.epochs = epochs
-        self.progress.update(
-            self.bar, total=self.info.total_steps, completed=step, epoch=f"1/{epochs}", text="starting"
-        )
+    def start(self, step: int) -> None:
+        """The first step is about to run; `step` are done."""
+        self.progress.update(self.bar, total=self.info.total_steps, completed=step, text="starting")
         self.progress.start()
         self.notify("run_started")
 

@@ -61,6 +61,7 @@ def load_weights(backbone: Backbone, source: WeightSource) -> Coverage | None:
     file, label = _locate(backbone, source)
     tensors = read_tensors(file)
     if source.kind == "run":
+        backbone.mean, backbone.std = (tuple(tensors[key].flatten().tolist()) for key in ("mean", "std"))
         tensors = {name: tensor for name, tensor in tensors.items() if name.startswith("backbone.")}
     coverage = assign(backbone, tensors, label, source.allow)
     if coverage.missing or coverage.mismatched or coverage.unexpected:
@@ -150,11 +151,14 @@ def assign(backbone: Backbone, tensors: Mapping[str, Tensor], source: str, allow
     """
     own = backbone.stages.state_dict()
     published = {name.removeprefix("stages."): theirs for name, theirs in backbone.published.items()}
-    candidates = [{published.get(name, name): name for name in own}, {name: name for name in own}]
+    by_published = {published.get(name, name): name for name in own}
+    by_own = {name: name for name in own}
     file, names = max(
-        ((stripped, candidate) for stripped in _without_prefixes(tensors) for candidate in candidates),
+        ((stripped, candidate) for stripped in _without_prefixes(tensors) for candidate in (by_published, by_own)),
         key=lambda pair: sum(name in pair[1] for name in pair[0]),
     )
+    if names is by_published:
+        file = backbone.adapt(file)
     coverage = Coverage(source)
     copies: dict[str, Tensor] = {}
     discarded = set(backbone.discarded)

@@ -112,6 +112,10 @@ class Backbone(nn.Module):
                 features[name] = self.feature(name, state, size)
         return features
 
+    def adapt(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A published file's tensors, renamed or resized where they are older or larger than `published` says."""
+        return tensors
+
     def feature(self, name: str, state: Tensor, size: tuple[int, int]) -> Tensor:
         """What stage `name` returned, as [B, C, H', W']; `size` is the input images' (height, width)."""
         return state
