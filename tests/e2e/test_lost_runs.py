@@ -1,0 +1,139 @@
+"""A loss that is not finite, a signal, a damaged checkpoint: what was saved stays, and the run can go on."""
+
+import json
+
+import pytest
+
+
+@pytest.fixture
+def trigger(tmp_path):
+    file = tmp_path / "trigger"
+    file.touch()
+    return file
+
+
+def failing(trigger, what, at):
+    """Three epochs of three steps in which something happens at batch `at`."""
+    return {
+        "train": {"epochs": 3},
+        "loss": {"name": "saboteur/failing", "what": what, "at": at, "trigger": str(trigger)},
+    }
+
+
+@pytest.mark.parametrize("what", ["nan", "inf"])
+def test_a_loss_that_is_not_finite_stops_the_run(runs, cli, trigger, what):
+    lost = runs(failing(trigger, what, at=5), exit_code=1)
+    text = lost.result.stderr
+    assert f"the loss is not finite at step 5 (epoch 2): cross_entropy {what}" in text
+    ids = text.partition("samples: ")[2].splitlines()[0].split(", ")
+    assert len(set(ids)) == 16
+    assert all(name.startswith("digit-") for name in ids)
+    assert f"the last good checkpoint stays: {lost.checkpoint()}" in text
+    assert lost.checkpoint().name == "step-00000003"
+    assert [line["step"] for line in lost.lines("train")] == [1, 2, 3, 4]
+    assert not (lost.directory / "summary.json").exists()
+    # Evaluation reads the checkpoint that stayed; and once the cause is gone, the run goes on to the same end.
+    assert cli("evaluate", lost.directory).exit_code == 0
+    trigger.unlink()
+    assert cli("run", "--resume", lost.directory).exit_code == 0
+    assert lost.bytes() == runs(failing(trigger, what, at=5)).bytes()
+
+
+def test_a_loss_that_is_not_finite_at_once(runs, trigger):
+    lost = runs(failing(trigger, "nan", at=1), exit_code=1)
+    assert "step 1 (epoch 1)" in lost.result.stderr
+    assert "there is no checkpoint yet" in lost.result.stderr
+
+
+@pytest.mark.parametrize(("signal", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_saves_and_stops(runs, trigger, signal, code):
+    stopped = runs(failing(trigger, signal, at=5), exit_code=code)
+    assert stopped.checkpoint().name == "step-00000005"
+    assert f"stopped by {signal} after step 5; everything is saved" in stopped.result.stdout
+    assert f"continue with: ftengine run --resume {stopped.directory}" in stopped.result.stdout
+    assert not (stopped.directory / "summary.json").exists()
+
+
+def test_a_signal_in_a_process_of_its_own(cli_process, config_file, trigger, third_party_site, tmp_path):
+    config = config_file(failing(trigger, "SIGTERM", at=2))
+    result = cli_process("run", "--config", config, "--output", tmp_path / "run", path=[third_party_site])
+    assert result.returncode == 143
+    assert result.stderr == ""
+    assert "stopped by SIGTERM after step 2" in result.stdout
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_damaged_checkpoint_is_refused(runs, cli, name):
+    finished = runs()
+    flip(finished.checkpoint("last") / name)
+    result = cli("run", "--resume", finished.directory)
+    assert result.exit_code == 1
+    assert f"{finished.checkpoint('last')} is damaged: {name} is not what was written (its SHA-256 differs)" in (
+        result.stderr
+    )
+
+
+def test_a_damaged_best_checkpoint_is_not_evaluated(runs, cli, tmp_path):
+    finished = runs()
+    flip(finished.checkpoint("best") / "model.safetensors")
+    for arguments in (["evaluate", finished.directory], ["predict", finished.directory, tmp_path]):
+        result = cli(*arguments)
+        assert result.exit_code == 1
+        assert "its SHA-256 differs" in result.stderr
+
+
+def test_a_checkpoint_that_lost_a_file(runs, cli):
+    finished = runs()
+    (finished.checkpoint() / "optimizer.safetensors").unlink()
+    assert "optimizer.safetensors is missing" in cli("run", "--resume", finished.directory).stderr
+
+
+def test_no_run_directory(cli, tmp_path):
+    for arguments in (["run", "--resume", tmp_path], ["evaluate", tmp_path], ["predict", tmp_path, "a.png"]):
+        result = cli(*arguments)
+        assert result.exit_code == 1
+        assert f"{tmp_path} is not a run directory: it has no resolved.yaml" in result.stderr
+
+
+def test_resume_changes_nothing_of_the_run(runs, cli, config_file):
+    finished = runs()
+    result = cli("run", "--resume", finished.directory, "--set", "train.epochs=9")
+    assert result.exit_code == 2
+    assert "train.epochs: --resume continues the same run; only these can be set: train.workers" in result.stderr
+    result = cli("run", "--resume", finished.directory, "--config", config_file({"optimizer": {"lr": 0.5}}))
+    assert result.exit_code == 2
+    assert "optimizer.lr: the run has 0.01, the config 0.5" in result.stderr
+    result = cli("run", "--resume", finished.directory, "--task", "regression")
+    assert result.exit_code == 1
+    assert "--task regression: the run in" in result.stderr
+
+
+def test_resume_of_a_finished_run_leaves_it_as_it_is(runs, cli):
+    finished = runs()
+    before, summary = finished.bytes(), finished.summary
+    assert cli("run", "--resume", finished.directory).exit_code == 0
+    assert finished.bytes() == before
+    assert finished.summary["metrics"] == summary["metrics"]
+
+
+def test_resume_with_other_data_is_refused(runs, cli, image_folder, tmp_path, write_image):
+    folder = image_folder(tmp_path / "train", count=8)
+    run = runs({"data": {"format": "folder", "root": str(tmp_path), "train": "train", "limit": None}})
+    write_image(folder / "red" / "new.png")
+    result = cli("run", "--resume", run.directory)
+    assert result.exit_code == 1
+    assert "the training data of 'data' are not those of the run" in result.stderr
+
+
+def test_an_observer_that_fails_is_told_once_and_left_out(runs, monkeypatch):
+    monkeypatch.setenv("SABOTEUR_OBSERVER", "1")
+    run = runs()
+    warning = "observer saboteur failed in metrics_logged and is left out: ValueError: the observer has failed"
+    assert run.result.stdout.count(warning) == 1
+    assert json.loads((run.directory / "summary.json").read_text())["epochs"] == 2
