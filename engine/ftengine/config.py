@@ -184,7 +184,7 @@ class TrainConfig(Section):
     channels_last: Literal["auto"] | bool = Field(
         "auto", description="Memory format; auto: for convolutional backbones."
     )
-    compile: bool = Field(False, description="Compile the model with torch.compile.")
+    compile: bool = Field(False, description="Compile the backbone with torch.compile.")
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto | cpu | cuda | cuda:N | mps")
     workers: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
         "auto", description="Processes that load data; auto: none on a CPU, up to 8 with a GPU."

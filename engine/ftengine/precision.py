@@ -9,6 +9,7 @@ from torch import nn
 
 from ftengine.config import TrainConfig
 from ftengine.errors import FtengineError
+from ftengine.model import Model
 
 Name = Literal["fp32", "bf16", "fp16"]
 
@@ -62,15 +63,15 @@ class Precision:
         dtype = torch.float16 if self.name == "fp16" else torch.bfloat16
         return torch.autocast(self.device.type, dtype, enabled=self.name != "fp32")
 
-    def place(self, model: nn.Module) -> None:
-        """Move to the device, into the memory format, and compile, in place."""
+    def place(self, model: Model) -> None:
+        """Move to the device, into the memory format, and compile the backbone, in place."""
         model.to(self.device)
         if self.channels_last:
             for module in model.modules():
                 if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                     module.to(memory_format=torch.channels_last)
         if self.compile:
-            model.compile()
+            model.backbone.compile()  # not the heads: they see the ids, which change at each step
 
     def state(self) -> dict[str, Any]:
         """The scaler's state; empty unless the precision is fp16."""
