@@ -47,11 +47,13 @@ class Freezer:
             return False
         self.frozen = parameters | stages
         norms: list[nn.Module] = []
+        by_name = dict(self.model.backbone.stages.named_parameters(remove_duplicate=False))
+        held = {id(by_name[name]) for name in parameters}  # what is shared with another stage is frozen in both
+        for parameter in by_name.values():
+            parameter.requires_grad_(id(parameter) not in held)
+            if not parameter.requires_grad:
+                parameter.grad = None
         for stage, module in self.model.backbone.stages.items():
-            for name, parameter in module.named_parameters():
-                parameter.requires_grad_(f"{stage}.{name}" not in parameters)
-                if not parameter.requires_grad:
-                    parameter.grad = None
             for inner in module.modules():
                 if isinstance(inner, NORMS):
                     own = list(inner.parameters(recurse=False))

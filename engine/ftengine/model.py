@@ -124,6 +124,15 @@ class Model(nn.Module):
                     modules[kind if len(self.heads) == 1 else f"{kind}.{task}"] = module
         return modules
 
+    def stage_parameters(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters of each of `stage_modules`, all of the model's exactly once: shared ones are the first's."""
+        seen: set[int] = set()
+        stages: dict[str, list[nn.Parameter]] = {}
+        for name, module in self.stage_modules().items():
+            stages[name] = [parameter for parameter in module.parameters() if id(parameter) not in seen]
+            seen.update(map(id, stages[name]))
+        return stages
+
 
 @dataclass
 class StageSummary:
@@ -140,14 +149,14 @@ def summarise(model: Model) -> list[StageSummary]:
     """Parameters, how many train, and the mode of the normalisation layers, by stage."""
     rows = []
     frozen = set(map(id, model.frozen_norms))
+    own = model.stage_parameters()
     for name, module in model.stage_modules().items():
         modes = {"eval" if id(m) in frozen else "train" for m in module.modules() if isinstance(m, NORMS)}
-        parameters = list(module.parameters())
         rows.append(
             StageSummary(
                 name,
-                sum(p.numel() for p in parameters),
-                sum(p.numel() for p in parameters if p.requires_grad),
+                sum(p.numel() for p in own[name]),
+                sum(p.numel() for p in own[name] if p.requires_grad),
                 "-" if not modes else modes.pop() if len(modes) == 1 else "mixed",
             )
         )

@@ -18,9 +18,7 @@ def build_optimizer(model: Model, options: Optimizer) -> torch.optim.Optimizer:
     """One parameter group a stage and head, over *all* parameters: frozen ones are in it and have no gradient."""
     arguments = options.arguments()
     groups = [
-        {"params": list(module.parameters()), "name": name}
-        for name, module in model.stage_modules().items()
-        if any(True for _ in module.parameters())
+        {"params": parameters, "name": name} for name, parameters in model.stage_parameters().items() if parameters
     ]
     optimizer: torch.optim.Optimizer = getattr(torch.optim, options.torch_name)(groups, **arguments)
     for group in optimizer.param_groups:
