@@ -86,9 +86,11 @@ class Store:
 
     def _prune(self) -> None:
         keep = {self.find(pointer) for pointer in ("last", "best")}
-        for entry in self.folder.glob("step-*"):
-            if entry not in keep:
-                shutil.rmtree(entry)
+        # Folders with a dot were left by a run that was killed while it wrote them.
+        for pattern in ("step-*", ".writing-*", ".replaced-*"):
+            for entry in self.folder.glob(pattern):
+                if entry not in keep:
+                    shutil.rmtree(entry)
 
     def find(self, pointer: str) -> Path | None:
         """The folder that ``last`` or ``best`` points at, None where there is no such pointer."""
@@ -102,15 +104,15 @@ class Store:
 
     def load(self, path: Path, *, for_training: bool) -> Checkpoint:
         """Read a checkpoint after verifying every file; `for_training`: with the optimizer's state."""
-        manifest = _read_json(path / "manifest.json").get("sha256", {})
+        manifest = _read_json(path / "manifest.json").get("sha256")
+        if not isinstance(manifest, dict) or not {"model.safetensors", "state.json"} <= manifest.keys():
+            raise CheckpointError(f"{path} is damaged: its manifest names no model or state")
         for name, digest in manifest.items():
             file = path / name
             if not file.is_file():
                 raise CheckpointError(f"{path} is damaged: {name} is missing")
             if _sha256(file) != digest:
                 raise CheckpointError(f"{path} is damaged: {name} is not what was written (its SHA-256 differs)")
-        if "model.safetensors" not in manifest or "state.json" not in manifest:
-            raise CheckpointError(f"{path} is damaged: its manifest names no model or state")
 
         def tensors(name: str) -> dict[str, Tensor]:
             return _read_tensors(path / name) if name in manifest else {}

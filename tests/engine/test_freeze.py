@@ -135,7 +135,8 @@ def test_applying_keeps_the_model_s_mode():
 
 
 @pytest.mark.parametrize(
-    ("name", "near"), [("c9", "did you mean"), ("c1.0.wieght", "c1.0.weight"), ("head", "known: c1, c1.0.weight")]
+    ("name", "near"),
+    [("c9", "known: c1, c1.0.weight"), ("c1.0.wieght", "c1.0.weight"), ("head", "known: c1, c1.0.weight")],
 )
 def test_a_name_that_does_not_exist_is_refused(name, near):
     with pytest.raises(
