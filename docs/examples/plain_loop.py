@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 
 def main(root: str, epochs: int = 5, size: int = 224, pretrained: bool = True) -> float:
     torch.manual_seed(0)
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     finish = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
     finish.append(v2.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]))
     augmented = v2.Compose([v2.RandomResizedCrop(size, scale=(0.4, 1.0)), v2.RandomHorizontalFlip(), *finish])

@@ -1,0 +1,38 @@
+"""The examples in configs/ hold, and those that need no data learn."""
+
+import json
+
+import pytest
+from doc_pages import ROOT
+
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+
+
+def name(path):
+    return str(path.relative_to(ROOT))
+
+
+def test_there_is_a_config_for_each_task_and_a_joint_one():
+    assert {path.parent.name for path in CONFIGS} >= {"classification", "regression", "joint"}
+
+
+@pytest.mark.parametrize("file", [*CONFIGS, *sorted((ROOT / "docs").rglob("*.yaml"))], ids=name)
+def test_a_config_has_no_mistakes(file, cli):
+    result = cli("config", "check", file)
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "least"),
+    [
+        ("classification/digits.yaml", {"accuracy": 0.95}),
+        ("regression/digits.yaml", {"r2": 0.8}),
+        ("joint/digits_label_and_ink.yaml", {"digit/accuracy": 0.95, "ink/r2": 0.8}),
+    ],
+)
+def test_a_config_that_needs_no_data_learns(file, least, cli, tmp_path):
+    result = cli("run", "--config", ROOT / "configs" / file, "--output", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    metrics = json.loads((tmp_path / "run" / "summary.json").read_text())["metrics"]["val"]
+    assert {key: metrics[key] for key, value in least.items() if not metrics[key] > value} == {}

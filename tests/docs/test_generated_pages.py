@@ -1,0 +1,57 @@
+"""What the documentation repeats from the code is what the code says."""
+
+import re
+
+import pytest
+from doc_pages import PAGES, RENDERERS, ROOT, label, render, text
+from reference import config, hooks
+
+from ftengine.cli import COMMANDS
+from ftengine.host import KINDS
+from ftengine.plugin import Hooks
+
+CONFIG, HOOKS, CLI = (ROOT / "docs" / name for name in ("config.md", "hooks.md", "cli.md"))
+
+
+def generated(page):
+    return re.findall(r"^<!-- generated: (.+) -->$", text(page), re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=label)
+def test_a_page_is_what_the_code_renders(page):
+    assert text(page) == render(text(page)), "run python docs/generate.py"
+
+
+def test_rendering_replaces_what_is_out_of_date():
+    page = "before\n<!-- generated: schedules -->\n\nold\n\n<!-- end -->\nafter\n"
+    rendered = render(page)
+    assert "old" not in rendered
+    assert "one_cycle" in rendered
+    assert rendered.startswith("before\n")
+    assert rendered.endswith("\nafter\n")
+    assert render(rendered) == rendered
+
+
+@pytest.mark.parametrize("page", PAGES, ids=label)
+def test_every_marked_block_is_closed_and_has_a_renderer(page):
+    assert {name.split()[0] for name in generated(page)} <= set(RENDERERS)
+    assert len(generated(page)) == text(page).count("<!-- end -->")
+
+
+def test_every_section_of_the_config_is_described_and_linked():
+    assert {f"section {name}" for name in config.sections()} <= set(generated(CONFIG))
+    assert {"optimizers", "schedules"} <= set(generated(CONFIG))
+    anchors = {line.lstrip("# ").replace(" ", "-").lower() for line in text(CONFIG).splitlines() if line[:1] == "#"}
+    assert set(config.ANCHORS.values()) <= anchors
+    assert set(config.ANCHORS) == set(config.sections()) - {"Config"}
+
+
+def test_every_hook_and_contract_is_described():
+    assert {"hooks register", "hooks observe", "specs", "contracts"} <= set(generated(HOOKS))
+    described = set(re.findall(r"^### `?(\w+)`?$", text(HOOKS), re.MULTILINE))
+    assert {name for name in vars(Hooks) if not name.startswith("_")} <= described
+    assert set(hooks.CONTRACTS) == set(KINDS) <= described
+
+
+def test_every_command_is_described():
+    assert {f"help {name}" for name in COMMANDS} <= set(generated(CLI))

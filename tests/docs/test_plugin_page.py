@@ -1,0 +1,48 @@
+"""The package of docs/writing-a-plugin.md works as it stands there."""
+
+import json
+import re
+import tomllib
+
+import pytest
+from doc_pages import ROOT, text
+
+PAGE = ROOT / "docs" / "writing-a-plugin.md"
+FILE = re.compile(r"^`([\w./]+)`:\n\n```\w+\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The page's files in a folder, with the metadata that an installer would write."""
+    folder = tmp_path_factory.mktemp("acme")
+    for name, content in FILE.findall(text(PAGE)):
+        file = folder / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(content)
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    info = folder / f"acme_vision-{project['version']}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    entries = [f"{key} = {value}" for key, value in project["entry-points"]["ftengine"].items()]
+    (info / "entry_points.txt").write_text("\n".join(["[ftengine]", *entries]) + "\n")
+    return folder
+
+
+def test_the_page_has_all_files(site):
+    assert {path.name for path in site.rglob("*.*")} >= {"pyproject.toml", "plugin.py", "models.py", "acme.yaml"}
+
+
+def test_the_plugin_is_listed_and_shown(site, cli_process):
+    listed = json.loads(cli_process("plugins", "--json", path=[site]).stdout)
+    (record,) = [plugin for plugin in listed["plugins"] if plugin["name"] == "acme"]
+    assert (record["status"], record["cause"], record["notes"]) == ("ok", None, [])
+    assert "Channels of the first stage." in cli_process("plugins", "show", "acme/tiny", path=[site]).stdout
+
+
+def test_its_config_trains(site, cli_process, tmp_path):
+    result = cli_process("run", "--config", site / "acme.yaml", "--output", tmp_path / "run", path=[site])
+    assert result.returncode == 0, result.stdout + result.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["epochs"] == 1
+    first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["loss/tempered"] > 0
