@@ -48,10 +48,10 @@ def weight_source(weights: Weights, spec: BackboneSpec, backbone: str) -> Weight
     if text.endswith(FILE_SUFFIXES):
         file = Path(text).expanduser().absolute()
         if not file.is_file():
-            siblings = [entry.name for entry in file.parent.iterdir()] if file.parent.is_dir() else []
-            near = nearest(file.name, siblings)
-            hint = f"; did you mean {near!r}?" if near else "" if siblings else f"; there is no folder {file.parent}"
-            raise FtengineError(f"no such file: {file}{hint}")
+            if not file.parent.is_dir():
+                raise FtengineError(f"no such file: {file}; there is no folder {file.parent}")
+            near = nearest(file.name, [entry.name for entry in file.parent.iterdir()])
+            raise FtengineError(f"no such file: {file}" + (f"; did you mean {near!r}?" if near else ""))
         return WeightSource("file", str(file), allow)
     if spec.open_weights:
         return WeightSource("published", text, allow)

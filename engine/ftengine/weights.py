@@ -114,7 +114,8 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
             zipped = stream.read(2) == b"PK"
         if file.suffix == ".safetensors" and not zipped:
             return safetensors.torch.load_file(file)
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        with file.open("rb") as stream:  # not the path: torch, too, would go by the suffix
+            content = torch.load(stream, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise WeightsError(f"no such file: {file}") from None
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
