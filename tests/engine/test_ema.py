@@ -1,0 +1,108 @@
+"""The moving average against its closed formula."""
+
+import pytest
+import torch
+from tiny import Policy, make_model
+
+from ftengine.config import EmaConfig
+from ftengine.ema import Ema
+from ftengine.freeze import Freezer
+from ftengine.protocols import Progress
+
+
+def run(config, values):
+    """The average of a model whose weights are all v, for v in `values`; the first is the start."""
+    model = make_model()
+
+    def fill(value):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.fill_(value)
+
+    fill(values[0])
+    ema = Ema(model, config)
+    for value in values[1:]:
+        fill(value)
+        ema.update(model)
+    return model, ema
+
+
+VALUES = [1.0, 3.0, -2.0, 0.5, 4.0, 8.0]
+
+
+def test_without_warm_up_it_is_the_closed_formula():
+    decay = 0.8
+    _, ema = run(EmaConfig(decay=decay, warmup=False), VALUES)
+    n = len(VALUES) - 1
+    expected = decay**n * VALUES[0] + sum((1 - decay) * decay ** (n - k) * VALUES[k] for k in range(1, n + 1))
+    for parameter in ema.model.parameters():
+        torch.testing.assert_close(parameter, torch.full_like(parameter, expected))
+
+
+def test_with_warm_up_the_decay_of_the_nth_update_is_at_most_1_plus_n_by_10_plus_n():
+    _, ema = run(EmaConfig(decay=0.3, warmup=True), VALUES)
+    expected = VALUES[0]
+    decays = [min(0.3, (1 + n) / (10 + n)) for n in range(1, len(VALUES))]
+    assert decays[0] == 2 / 11
+    assert decays[-1] == 0.3
+    for decay, value in zip(decays, VALUES[1:], strict=True):
+        expected = decay * expected + (1 - decay) * value
+    for parameter in ema.model.parameters():
+        torch.testing.assert_close(parameter, torch.full_like(parameter, expected))
+    assert ema.updates == len(VALUES) - 1
+
+
+def test_buffers_are_the_current_ones_of_every_type():
+    model = make_model()
+    model.register_buffer("flag", torch.tensor([True, False]))
+    ema = Ema(model, EmaConfig())
+    with torch.no_grad():
+        model.flag[:] = torch.tensor([False, True])
+        for name, buffer in model.named_buffers():
+            if name != "flag":
+                buffer.add_(3)
+    ema.update(model)
+    current = dict(model.named_buffers())
+    for name, buffer in ema.model.named_buffers():
+        assert buffer.dtype == current[name].dtype
+        assert torch.equal(buffer, current[name]), name
+    assert current["backbone.stages.c1.1.num_batches_tracked"] == 3
+
+
+def test_the_average_is_a_separate_model_in_eval_mode_without_gradients():
+    model = make_model()
+    Freezer(model, Policy({"c1"})).apply(Progress(0, 1))
+    model.train()
+    ema = Ema(model, EmaConfig())
+    assert ema.model.state_dict().keys() == model.state_dict().keys()
+    assert not any(module.training for module in ema.model.modules())
+    assert not any(parameter.requires_grad for parameter in ema.model.parameters())
+    assert model.training
+    assert model.heads["a"].fc.weight.requires_grad
+    before = ema.model.heads["a"].fc.weight.clone()
+    with torch.no_grad():
+        model.heads["a"].fc.weight.add_(1)
+    assert torch.equal(ema.model.heads["a"].fc.weight, before)
+
+
+def test_it_continues_from_its_weights_and_count():
+    values = [*VALUES, 2.0, 5.0]
+    config = EmaConfig(decay=0.9)
+    _, whole = run(config, values)
+    model, first = run(config, VALUES)
+    resumed = Ema(model, config)
+    resumed.model.load_state_dict(first.model.state_dict())
+    resumed.updates = first.updates
+    for value in values[len(VALUES) :]:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.fill_(value)
+        resumed.update(model)
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], tensor)
+
+
+@pytest.mark.parametrize("decay", [0, 1, -0.1, 1.5])
+def test_a_decay_is_between_0_and_1(decay):
+    with pytest.raises(ValueError, match="decay"):
+        EmaConfig(decay=decay)
