@@ -5,7 +5,9 @@ import re
 import tomllib
 
 import pytest
-from doc_pages import ROOT, text
+from doc_pages import ROOT, blocks, text
+
+from ftengine.host import Host
 
 PAGE = ROOT / "docs" / "writing-a-plugin.md"
 FILE = re.compile(r"^`([\w./]+)`:\n\n```\w+\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -46,3 +48,12 @@ def test_its_config_trains(site, cli_process, tmp_path):
     assert summary["epochs"] == 1
     first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert first["loss/tempered"] > 0
+
+
+def test_the_plugin_that_the_readme_shows_loads(install_plugin):
+    (source,) = [block for block in blocks(ROOT / "README.md", "python") if "FTENGINE_API" in block]
+    install_plugin("acme", source)
+    host = Host.discover()
+    assert [(record.status, record.cause) for record in host.plugins if record.name == "acme"] == [("ok", None)]
+    spec = host.find("backbone", "acme/tiny").spec
+    assert spec.options(width=16).width == 16
