@@ -1,19 +1,6 @@
 """What a plan says of itself."""
 
-import pytest
 import yaml
-
-from ftengine.resolve import load
-
-
-@pytest.fixture
-def plan(tmp_path):
-    def make(text):
-        (tmp_path / "run.yaml").write_text(text)
-        return load(tmp_path / "run.yaml")
-
-    return make
-
 
 SINGLE = """\
 task: {name: classification, threshold: 0.4}

@@ -4,51 +4,9 @@ import re
 
 import pytest
 import yaml
+from config_files import DIGITS, JOINT
 
 from ftengine.errors import ConfigError
-from ftengine.resolve import load
-
-DIGITS = """\
-task: classification
-data: digits
-backbone: {name: resnet18, weights: none}
-"""
-JOINT = """\
-data: {format: digits, targets: [value, ink]}
-backbone: {name: resnet18, weights: none}
-tasks:
-  digit: {task: classification}
-  amount: {task: regression, weight: 0.5}
-"""
-
-
-@pytest.fixture
-def plan(tmp_path):
-    def make(text=DIGITS, *assignments, task=None):
-        file = tmp_path / "run.yaml"
-        file.write_text(text)
-        return load(file, assignments, task)
-
-    return make
-
-
-@pytest.fixture
-def refused(plan):
-    """The problems of a config that is wrong, as (line, path, message)."""
-
-    def make(*arguments, **options):
-        with pytest.raises(ConfigError) as error:
-            plan(*arguments, **options)
-        return [(problem.line, problem.path, problem.message) for problem in error.value.problems]
-
-    return make
-
-
-@pytest.fixture
-def csv(tmp_path):
-    (tmp_path / "a.csv").write_text("image,label\n")
-    return f"format: csv, root: {tmp_path}, train: a.csv"
-
 
 # --- what comes out ----------------------------------------------------------------------------------------------
 
@@ -124,43 +82,6 @@ def test_roots_become_absolute(plan, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (part,) = plan(DIGITS, "data.root=somewhere").streams.values()
     assert part.options.root == tmp_path / "somewhere"
-
-
-# --- monitor -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("assignments", "expected"),
-    [
-        ([], ("classification", 0, "max", "accuracy")),
-        (["train.monitor=loss"], (None, None, "min", "loss")),
-        (["metrics=[accuracy, f1]", "train.monitor=f1"], ("classification", 1, "max", "f1")),
-        (["metrics=[{name: top_k, k: 3}]"], ("classification", 0, "max", "top3_accuracy")),
-        (["metrics=[f1, f1]", "train.monitor=f1"], ("classification", 0, "max", "f1")),
-    ],
-)
-def test_monitor_of_one_task(plan, assignments, expected):
-    monitor = plan(DIGITS, *assignments).monitor
-    assert (monitor.task, monitor.metric, monitor.mode, monitor.name) == expected
-
-
-def test_monitor_of_a_joint_run_names_the_task(plan, refused):
-    monitor = plan(JOINT, "train.monitor=amount/mae").monitor
-    assert (monitor.task, monitor.mode, monitor.name) == ("amount", "min", "amount/mae")
-    assert plan(JOINT).monitor.task == "digit"
-    ((_, path, message),) = refused(JOINT, "train.monitor=mae")
-    assert path == "train.monitor"
-    assert message.startswith("unknown metric 'mae'; ")
-
-
-def test_a_monitor_that_is_not_measured_is_refused(refused):
-    ((_, path, message),) = refused(DIGITS, "metrics=[accuracy]", "train.monitor=f1")
-    assert (path, message) == ("train.monitor", "unknown metric 'f1'; known: accuracy, loss")
-
-
-def test_the_same_metric_twice_keeps_both_in_order(plan):
-    (task,) = plan(DIGITS, "metrics=[{name: top_k, k: 2}, accuracy, {name: top_k, k: 3}]").tasks.values()
-    assert [metric.primary for metric in task.metrics] == ["top2_accuracy", "accuracy", "top3_accuracy"]
 
 
 # --- --task ------------------------------------------------------------------------------------------------------
@@ -274,25 +195,6 @@ def test_mistakes_in_options(refused, assignment, path, message):
     ((_, where, said),) = refused(text, assignment)
     assert where == path
     assert said.startswith(message)
-
-
-def test_a_dataset_that_cannot_feed_the_task(refused, csv):
-    ((_, path, message),) = refused(
-        f"task: regression\ndata: {{{csv}, label: a}}\nbackbone: {{name: resnet18, weights: none}}"
-    )
-    assert path == "data"
-    assert message == "csv cannot feed regression, which needs `values`; it provides label with these options"
-
-
-def test_parts_that_do_not_fit_the_target_field(refused):
-    found = refused(DIGITS, "loss=binary_cross_entropy", "metrics=[exact_match]")
-    messages = {path: message for _, path, message in found}
-    assert messages["loss"] == (
-        "binary_cross_entropy learns from labels, but the data give `label`; fitting: cross_entropy, focal"
-    )
-    assert messages["metrics[0]"].startswith(
-        "exact_match measures labels, but the data give `label`; fitting: accuracy"
-    )
 
 
 def test_data_left_out(refused):
