@@ -24,6 +24,8 @@ def fit(run: Training) -> str:
     state that a resumed run needs is in `run`; the order of samples, augmentation, dropout and learning rate are
     functions of the step.
     """
+    if run.patience_is_over():  # a run that stopped early is resumed
+        return "stopped early"
     config = run.plan.config.train
     device, precision, optimizer, model = run.precision.device, run.precision, run.optimizer, run.model
     feeds = {name: feed(run, name) for name in run.streams}

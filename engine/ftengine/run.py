@@ -90,6 +90,7 @@ def assemble(plan: Plan, directory: Path, console: Console, signals: Signals, *,
     )
     if resume:
         training.restore(last_checkpoint(training.store, directory))
+        training.tracker.rewind(training.step)
         console.print(f"continuing after step {training.step} of {training.steps}")
     return training
 

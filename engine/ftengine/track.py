@@ -75,6 +75,15 @@ class Tracker:
             self.progress.update(self.bar, text=f"loss {values['loss']:.4f}  lr {values['lr']:.2e}")
         self.notify("metrics_logged", step=step, values=plain)
 
+    def rewind(self, step: int) -> None:
+        """Drop the lines that a run which continues after `step` writes again, and one that was cut off."""
+        if not self.file.is_file():
+            return
+        kept = [line for line in self.file.read_text().splitlines(keepends=True) if _stays(line, step)]
+        temporary = self.file.with_suffix(".writing")
+        temporary.write_text("".join(kept))
+        temporary.replace(self.file)
+
     def evaluated(self, epoch: int, values: Mapping[str, float], train_loss: float, best: bool) -> None:
         """One line for a person."""
         shown = "  ".join(
@@ -119,6 +128,14 @@ class Tracker:
         table.add_section()
         table.add_row("all", f"{total:,}", f"{trainable:,}", "", "", "")
         self.console.print(table)
+
+
+def _stays(line: str, step: int) -> bool:
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return False
+    return bool(values["step"] <= step and values["split"] != "test")
 
 
 def show_results(console: Console, metrics: Mapping[str, Mapping[str, float]], title: str) -> None:

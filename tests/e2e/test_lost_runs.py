@@ -37,6 +37,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(runs, cli, trigger, what):
     trigger.unlink()
     assert cli("run", "--resume", lost.directory).exit_code == 0
     assert lost.bytes() == runs(failing(trigger, what, at=5)).bytes()
+    assert [line["step"] for line in lost.lines("train")] == list(range(1, 10)), "step 4 was logged before, too"
 
 
 def test_a_loss_that_is_not_finite_at_once(runs, trigger):
@@ -114,12 +115,24 @@ def test_resume_changes_nothing_of_the_run(runs, cli, config_file):
     assert "--task regression: the run in" in result.stderr
 
 
-def test_resume_of_a_finished_run_leaves_it_as_it_is(runs, cli):
-    finished = runs()
-    before, summary = finished.bytes(), finished.summary
+@pytest.mark.parametrize("train", [{}, {"epochs": 9, "early_stopping": {"patience": 1, "min_delta": 2}}], ids=str)
+def test_resume_of_a_finished_run_leaves_it_as_it_is(runs, cli, train):
+    finished = runs({"data": {"test_fraction": 0.1, "val_fraction": 0.1}, "train": train})
+    before, summary, lines = finished.bytes(), finished.summary, finished.lines()
     assert cli("run", "--resume", finished.directory).exit_code == 0
     assert finished.bytes() == before
     assert finished.summary["metrics"] == summary["metrics"]
+    assert finished.summary["epochs"] == summary["epochs"]
+    assert finished.lines() == lines
+
+
+def test_a_line_that_was_cut_off_is_dropped(runs, cli, trigger):
+    stopped = runs(failing(trigger, "SIGTERM", at=4), exit_code=143)
+    with (stopped.directory / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "spl')
+    trigger.unlink()
+    assert cli("run", "--resume", stopped.directory).exit_code == 0
+    assert [line["step"] for line in stopped.lines("train")] == list(range(1, 10))
 
 
 def test_resume_with_other_data_is_refused(runs, cli, image_folder, tmp_path, write_image):
