@@ -50,6 +50,7 @@ def test_run_directories_become_absolute(tmp_path, monkeypatch):
     with pytest.raises(FtengineError, match="run is not a run directory: it has no resolved"):
         source("run:run")
     (tmp_path / "run" / "resolved.yaml").touch()
+    assert source("run:run", allow=("fc.*",)).allow == ("fc.*",)
     made = source("run:run")
     assert (made.kind, made.value, made.text) == ("run", str(tmp_path / "run"), f"run:{tmp_path / 'run'}")
     assert source(made.text) == made
