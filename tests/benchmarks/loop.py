@@ -1,16 +1,18 @@
 """The cost of the loop beside a hand-written one with the same loader work, and the gain of ``precision: auto``.
 
-Three loops take turns over whole epochs of CIFAR-10 at 64 px with ResNet-18: the hand-written one in fp32, the
-hand-written one in the precision that `auto` chose, and ftengine with `auto`. Each epoch is as long as the data (or
---images); its time is the median step times the number of steps, which a disturbed machine moves least.
+Three loops take turns, ten steps each, until each has done an epoch of CIFAR-10 at 64 px with ResNet-18: ftengine with
+`auto`, the hand-written loop in the precision that `auto` chose, and the hand-written loop in fp32. The ratios are
+medians over the turns of the time of one loop by that of the next to it, so that a machine that is slower for a
+while is slower for all.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
+import signal
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -20,67 +22,70 @@ from plain import Loop, Setup
 from ftengine.data import LoaderSettings, TrainOrder, batches
 from ftengine.loop import fit
 
+TURN = 10
 
-def engine_epoch(data: Path, batch_size: int, images: int | None, precision: str) -> tuple[list[float], str]:
-    """The seconds of each step of one epoch, and the precision that it ran in."""
-    run = prepare(classification(data, "test", 1, batch_size, train={"precision": precision}))
-    if images is not None:
-        run.steps = run.steps_per_epoch = images // batch_size
-    stamps = [0.0]
+
+def engine_turns(data: Path, batch_size: int, steps: int) -> tuple[Callable[[], None], str]:
+    """A function that trains for one turn, and the precision that `auto` chose."""
+    run = prepare(classification(data, "test", 1, batch_size))
+    run.steps, run.steps_per_epoch = steps, steps + 1  # no epoch ends: evaluation and saving are not measured
+    run.save = lambda: None  # type: ignore[method-assign]
     advance = run.tracker.advance
 
-    def note(step: int, epoch: int) -> None:
+    def stop_after_turn(step: int, epoch: int) -> None:
         advance(step, epoch)
-        stamps.append(time.perf_counter())
-        if step == run.steps:
-            run.signals.received = 15  # type: ignore[assignment]  # ends the loop before it evaluates and saves
+        if step % TURN == 0:
+            run.signals.received = signal.SIGTERM
 
-    run.tracker.advance = note  # type: ignore[method-assign]
-    run.steps_per_epoch += 1  # no end of an epoch within the steps: evaluation and saving are not measured
-    stamps[0] = time.perf_counter()
-    run.save = lambda: None  # type: ignore[method-assign]
-    fit(run)
-    return [after - before for before, after in itertools.pairwise(stamps)], run.precision.name
+    run.tracker.advance = stop_after_turn  # type: ignore[method-assign]
+
+    def turn() -> None:
+        run.signals.received = None
+        fit(run)
+
+    return turn, run.precision.name
 
 
-def plain_epoch(data: Path, batch_size: int, images: int | None, bf16: bool) -> list[float]:
+def plain_turns(data: Path, batch_size: int, steps: int, bf16: bool) -> Callable[[], None]:
     """The same for the hand-written loop, on the batches that ftengine's loader makes."""
-    run = prepare(classification(data, "test", 1, batch_size))
-    split = run.streams["data"].train
-    steps = (images or len(split)) // batch_size
+    split = prepare(classification(data, "test", 1, batch_size)).streams["data"].train
     loop = Loop(Setup(classes=10, bf16=bf16), 0.01, steps)
-    loop.epoch(batches(split, TrainOrder(len(split), batch_size, 0, "data", 0, steps), LoaderSettings()))
-    return loop.step_seconds
+
+    def turn() -> None:
+        order = TrainOrder(len(split), batch_size, 0, "data", loop.step, loop.step + TURN)
+        loop.epoch(batches(split, order, LoaderSettings()))
+
+    return turn
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--images", type=int, help="images an epoch; default: all")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=15, help="of ten steps; 15 are an epoch of 10,000 images")
     arguments = parser.parse_args()
-    settings = (arguments.data, arguments.batch_size, arguments.images)
-    steps: dict[str, list[float]] = {"plain fp32": [], "plain, same precision": [], "ftengine, auto": []}
-    epochs: dict[str, list[float]] = {name: [] for name in steps}
-    engine_epoch(arguments.data, arguments.batch_size, arguments.batch_size * 3, "auto")  # warms caches up
-    for _ in range(arguments.repeats):
-        engine, precision = engine_epoch(*settings, "auto")
-        for name, times in (
-            ("ftengine, auto", engine),
-            ("plain, same precision", plain_epoch(*settings, bf16=precision == "bf16")),
-            ("plain fp32", plain_epoch(*settings, bf16=False)),
-        ):
-            steps[name] += times
-            epochs[name].append(sum(times))
+    steps = arguments.turns * TURN
+    engine, precision = engine_turns(arguments.data, arguments.batch_size, steps + TURN)
+    loops = {
+        "ftengine, auto": engine,
+        "plain, same precision": plain_turns(arguments.data, arguments.batch_size, steps + TURN, precision == "bf16"),
+        "plain fp32": plain_turns(arguments.data, arguments.batch_size, steps + TURN, False),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in loops}
+    for number in range(arguments.turns + 1):
+        for name, turn in loops.items():
+            start = time.perf_counter()
+            turn()
+            if number:  # the first turn fills caches
+                seconds[name].append(time.perf_counter() - start)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, auto is {precision}")
-    medians = {name: statistics.median(times) for name, times in steps.items()}
-    for name, median in medians.items():
-        whole = ", ".join(f"{seconds:.1f}" for seconds in epochs[name])
-        print(f"{name:<24} {median * 1000:8.1f} ms a step (median); epochs {whole} s")
-    engine_step = medians["ftengine, auto"]
-    print(f"overhead of the loop: {100 * (engine_step / medians['plain, same precision'] - 1):+.2f} %")
-    print(f"auto beside plain fp32: {medians['plain fp32'] / engine_step:.2f} times as fast")
+    for name, times in seconds.items():
+        print(f"{name:<24} {statistics.median(times) / TURN * 1000:8.1f} ms a step; {sum(times):.1f} s in all")
+    ours, same, fp32 = seconds.values()
+    overhead = statistics.median(a / b for a, b in zip(ours, same, strict=True)) - 1
+    gain = statistics.median(b / a for a, b in zip(ours, fp32, strict=True))
+    print(f"overhead of the loop: {100 * overhead:+.2f} %")
+    print(f"auto beside plain fp32: {gain:.2f} times as fast")
 
 
 if __name__ == "__main__":

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -31,12 +30,11 @@ class Setup:
 
 @dataclass
 class Loop:
-    """A model with its optimizer. `step_seconds` are the times from batch to batch."""
+    """A model with its optimizer; `step` counts the steps it has done, of `steps`."""
 
     setup: Setup
     lr: float
     steps: int
-    step_seconds: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         torch.manual_seed(self.setup.seed)
@@ -69,7 +67,6 @@ class Loop:
     def epoch(self, batches: Iterable[StreamBatch]) -> None:
         """Train on every batch, with a cosine schedule over all steps."""
         self.mode()
-        last = time.perf_counter()
         for batch in batches:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.lr * (1 + math.cos(math.pi * self.step / self.steps)) / 2
@@ -80,9 +77,6 @@ class Loop:
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.step += 1
-            now = time.perf_counter()
-            self.step_seconds.append(now - last)
-            last = now
 
     @torch.no_grad()
     def accuracy(self, batches: Callable[[], Iterable[StreamBatch]]) -> float:

@@ -28,7 +28,7 @@ def engine(data: Path, weights: Path, case: str, seed: int, epochs: int, precisi
     more: dict[str, Any] = {"freeze": "all"} if case == "freeze all" else {}
     source = "none" if case == "random" else str(weights)
     train = {"seed": seed, "eval_every": epochs, "precision": precision}
-    more["augment"] = ["HorizontalFlip"]
+    more["image"] = {"size": 64, "fit": "stretch"}
     run = prepare(classification(data, "val", epochs, BATCH, weights=source, lr=LR, train=train, **more))
     fit(run)
     return evaluate_split(run, "val").values["accuracy"], run
