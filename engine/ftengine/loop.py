@@ -35,7 +35,7 @@ def fit(run: Training) -> str:
         epoch = step // run.steps_per_epoch
         if step % run.steps_per_epoch == 0:
             run.apply_freeze(epoch)
-        seed_step(config.seed, step)
+        seed_step(config.seed, step, device)
         set_learning_rates(optimizer, run.plan.schedule, step, run.steps, run.steps_per_epoch)
 
         for name, stream in run.streams.items():
