@@ -114,12 +114,16 @@ def third_party(third_party_site):
 def install_plugin(tmp_path, monkeypatch):
     """Installs a distribution ``<name>-dist`` whose plugin `name` is a module with `source`."""
 
+    modules = []
+
     def make(name, source):
         site = tmp_path / f"site-{name}"
         write_metadata(site, f"{name}-dist", "1.0", {name: f"{name}_plugin"})
         (site / f"{name}_plugin.py").write_text(source)
         monkeypatch.syspath_prepend(str(site))
-        monkeypatch.delitem(sys.modules, f"{name}_plugin", raising=False)  # another test's
+        modules.append(f"{name}_plugin")
         importlib.invalidate_caches()
 
-    return make
+    yield make
+    for module in modules:
+        sys.modules.pop(module, None)
