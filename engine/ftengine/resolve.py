@@ -131,14 +131,14 @@ class _Resolver:
         except FtengineError as error:
             self.problem(self.name_path(path, "format" if isinstance(ref, DataRef) else "name"), str(error))
             return None
-        options = self.options(component.spec.options, ref.options, path)
+        options = self.options(component.spec.options, ref, path)
         return None if options is None else Part(component, options, path)
 
-    def options(self, model: type[Model], values: dict[str, Any], path: KeyPath) -> Model | None:
+    def options(self, model: type[Model], ref: Ref | DataRef, path: KeyPath) -> Model | None:
         try:
-            return model.model_validate(values)
+            return model.model_validate(ref.options)
         except ValidationError as error:
-            self.problems += validation_problems(error, model, path, self.document)
+            self.problems += validation_problems(error, model, path, self.document, also=type(ref).model_fields)
             return None
 
     def name_path(self, path: KeyPath, key: str) -> KeyPath:
@@ -152,7 +152,7 @@ class _Resolver:
         if name not in table:
             self.problem(self.name_path((what,), "name"), unknown(what, ref.name, table))
             return None
-        return self.options(table[name], ref.options, (what,))
+        return self.options(table[name], ref, (what,))
 
     def weights(self, backbone: Part | None) -> WeightSource | None:
         if backbone is None:

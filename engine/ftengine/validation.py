@@ -55,13 +55,14 @@ class _Mistake:
 
 
 def validation_problems(
-    error: ValidationError, model: type[BaseModel], prefix: KeyPath, document: Document
+    error: ValidationError, model: type[BaseModel], prefix: KeyPath, document: Document, also: Iterable[str] = ()
 ) -> list[Problem]:
     """pydantic's errors as problems: the place in the file, what was found, what was expected, the nearest key.
 
-    What the branches of a union each say of one value becomes one problem.
+    What the branches of a union each say of one value becomes one problem. `also` are keys that stand beside the
+    model's own, such as a component's name.
     """
-    mistakes = [_mistake(item, model) for item in error.errors(include_url=False)]
+    mistakes = [_mistake(item, model, list(also)) for item in error.errors(include_url=False)]
     inner = {mistake.path[:length] for mistake in mistakes for length in range(len(mistake.path))}
     problems: dict[KeyPath, list[_Mistake]] = {}
     for mistake in mistakes:
@@ -71,13 +72,13 @@ def validation_problems(
     return [document.problem((*prefix, *path), _sentence(group)) for path, group in problems.items()]
 
 
-def _mistake(item: ErrorDetails, model: type[BaseModel]) -> _Mistake:
+def _mistake(item: ErrorDetails, model: type[BaseModel], also: list[str]) -> _Mistake:
     raw, kind = item["loc"], item["type"]
     path = tuple(key for key in raw if not _is_union_branch(key))
     branch = bool(raw) and _is_union_branch(raw[-1])
     expected, message = "", ""
     if kind == "extra_forbidden":
-        message = unknown("key", str(path[-1]), _fields_at(model, path[:-1]))
+        message = unknown("key", str(path[-1]), _fields_at(model, path[:-1]) + (also if len(path) == 1 else []))
     elif kind == "missing":
         message = "required, but not given"
     elif kind == "value_error":

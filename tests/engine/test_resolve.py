@@ -227,3 +227,8 @@ def test_a_disabled_plugin_is_the_reason_that_is_given(refused):
     assert path == "backbone.name"
     assert "the plugin 'torchvision' (ftengine" in message
     assert "is disabled: disabled by the config (plugins.disable)" in message
+
+
+def test_a_misspelt_key_beside_the_options_gets_the_nearest(refused):
+    text = DIGITS.replace("weights:", "wieghts:")
+    assert any("unknown key 'wieghts'; did you mean 'weights'?" in problem for _, _, problem in refused(text))
