@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
 class Meter:
-    """Sums on the device; `take` is the only synchronisation point."""
+    """Sums on the device; `take` and `state` are the only synchronisation points."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -17,18 +18,35 @@ class Meter:
         self.samples = 0
 
     def add(self, loss: Tensor, terms: Mapping[str, Tensor], samples: int, parts: int) -> None:
-        """Add one of the `parts` of a step: the loss and its terms, scalars that are means over `samples`."""
+        """Add one of the `parts` of a stream's batch: the loss and its terms, scalars that are means over `samples`."""
         for name, value in {"loss": loss, **{f"loss/{name}": term for name, term in terms.items()}}.items():
             value = value.detach().float() / parts
             self.sums[name] = self.sums[name] + value if name in self.sums else value
             self.counts[name] = self.counts.get(name, 0) + 1 / parts
         self.samples += samples
 
-    def take(self) -> dict[str, float]:
-        """The means since the last call, by name; empty if nothing was added."""
+    def take(self, steps: int) -> dict[str, float]:
+        """The means over the `steps` since the last call, by name; empty if nothing was added.
+
+        ``loss`` is what a step minimises: the sum over its streams. A term is averaged over the batches that have it.
+        """
         if not self.sums:
             return {}
-        values = torch.stack(list(self.sums.values())).tolist()
-        means = {name: value / self.counts[name] for name, value in zip(self.sums, values, strict=True)}
+        counts = {**self.counts, "loss": steps}
+        means = {name: value / counts[name] for name, value in self._values().items()}
         self.sums, self.counts, self.samples = {}, {}, 0
         return means
+
+    def state(self) -> dict[str, Any]:
+        """What was added since the last `take`, as JSON data."""
+        return {"sums": self._values(), "counts": dict(self.counts), "samples": self.samples}
+
+    def load(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Take back what `state` returned; a float32 survives JSON to the bit."""
+        self.sums = {name: torch.tensor(value, device=device) for name, value in state["sums"].items()}
+        self.counts, self.samples = dict(state["counts"]), state["samples"]
+
+    def _values(self) -> dict[str, float]:
+        if not self.sums:
+            return {}
+        return dict(zip(self.sums, torch.stack(list(self.sums.values())).tolist(), strict=True))

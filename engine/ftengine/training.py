@@ -85,7 +85,7 @@ class Training:
         """Write the mean losses since the last time; a synchronisation point."""
         self.guard.check()
         steps, samples = self.step - self.logged_step, self.meter.samples
-        means = self.meter.take()
+        means = self.meter.take(steps)
         if not means:
             return
         now = time.perf_counter()
@@ -127,6 +127,7 @@ class Training:
         """Save the state after `step` steps, if it is not saved yet."""
         if self.saved_step == self.step:
             return
+        started = time.perf_counter()
         self.guard.check()
         tensors, plain = optimizer_state(self.optimizer, self.model)
         raw = self.model.state_dict()
@@ -141,6 +142,9 @@ class Training:
             "scaler": self.precision.state(),
             "ema_updates": 0 if self.ema is None else self.ema.updates,
             "epoch_loss": list(self.epoch_loss),
+            "meter": self.meter.state(),
+            "logged_step": self.logged_step,
+            "since_logged": started - self.logged_at,
             "images": self.images,
             "seconds": self.seconds,
         }
@@ -148,7 +152,7 @@ class Training:
         self.is_best = False
         self.saved_step = self.step
         self.tracker.saved(path)
-        self.logged_at = time.perf_counter()
+        self.logged_at += time.perf_counter() - started  # the time of saving is not the training's
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take a checkpoint's state; raises CheckpointError if it is another run's, or the data have changed."""
@@ -174,8 +178,11 @@ class Training:
             self.precision.scaler.load_state_dict(state["scaler"])
         best = dict(state["best"])
         self.best = Best(**{**best, "value": math.nan if best["value"] is None else best["value"]})
-        self.step = self.saved_step = self.logged_step = state["step"]
+        self.step = self.saved_step = state["step"]
         self.epoch_loss = (state["epoch_loss"][0], state["epoch_loss"][1])
+        self.meter.load(state["meter"], self.precision.device)
+        self.logged_step = state["logged_step"]
+        self.logged_at = time.perf_counter() - state["since_logged"]
         self.images, self.seconds = state["images"], state["seconds"]
 
 
