@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ftengine.document import Document, Origin, dotted, override, read, walk
+from ftengine.document import Document, dotted, override, read, walk
 from ftengine.errors import CheckpointError, ConfigError, FtengineError, Problem
 from ftengine.plan import Plan
 from ftengine.resolve import load, resolve
@@ -104,7 +104,7 @@ def resumed_plan(directory: Path, config: Path | None, task: str | None, assignm
     elif task is not None and not _same_task(document, task):
         raise CheckpointError(f"--task {task}: the run in {directory} is another: {document.data.get('task')}")
     override(document, assignments)
-    return _without_weights(document)
+    return resolve(document, trained=True)
 
 
 def _same_task(document: Document, task: str) -> bool:
@@ -139,12 +139,6 @@ def _only(assignments: tuple[str, ...], allowed: tuple[str, ...], reason: str) -
             raise ConfigError([Problem(key, f"{reason}; only these can be set: {', '.join(allowed)}", source="--set")])
 
 
-def _without_weights(document: Document) -> Plan:
-    """The plan of an existing run: its weights come from its checkpoint, wherever they once came from."""
-    document.put(("backbone", "weights"), "none", Origin("checkpoint"))
-    return resolve(document)
-
-
 @click.command()
 @click.argument("directory", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="val", show_default=True)
@@ -158,7 +152,7 @@ def evaluate(directory: Path, split: str, assignments: tuple[str, ...]) -> None:
     document = run_document(directory)
     _only(assignments, ("data", "tasks", "train", "metrics"), "the model of a run stays as it is")
     override(document, assignments)
-    opened = _open(directory, _without_weights(document))
+    opened = _open(directory, resolve(document, trained=True))
     from ftengine.inference import evaluate_run
     from ftengine.run import loader_settings
     from ftengine.track import make_console, show_results
@@ -189,7 +183,7 @@ def predict(directory: Path, paths: tuple[str, ...], output: Path | None, assign
     document = run_document(directory)
     _only(assignments, ("train",), "the model of a run stays as it is")
     override(document, assignments)
-    plan = _without_weights(document)
+    plan = resolve(document, trained=True)
     opened = _open(directory, plan)
     from ftengine.inference import as_csv, as_json, expand
     from ftengine.inference import predict as predict_rows

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -50,14 +50,18 @@ def _apply_task(document: Document, task: str | None) -> None:
         document.put(("task",), task, Origin("--task"))
 
 
-def resolve(document: Document) -> Plan:
-    """Resolve a document against the installed plugins; raises ConfigError with all mistakes."""
+def resolve(document: Document, *, trained: bool = False) -> Plan:
+    """Resolve a document against the installed plugins; raises ConfigError with all mistakes.
+
+    `trained`: it is a run's own. The weights that the run started from shaped its network, and are named in the plan,
+    but need not be there any more: its checkpoints hold its weights.
+    """
     config, problems = parse(document)
     if config is None:
         config = parse_rest(document, problems)
     if config is None:
         raise ConfigError(_ordered(problems))
-    resolver = _Resolver(document, config, Host.discover(disable=config.plugins.disable), problems)
+    resolver = _Resolver(document, config, Host.discover(disable=config.plugins.disable), problems, trained)
     plan = resolver.plan()
     if plan is None:
         raise ConfigError(_ordered(resolver.problems))
@@ -74,11 +78,12 @@ Model = TypeVar("Model", bound=BaseModel)
 class _Resolver:
     """Collects problems while it resolves; a part that failed is None, and what depends on it is left out."""
 
-    def __init__(self, document: Document, config: Config, host: Host, problems: list[Problem]) -> None:
+    def __init__(self, document: Document, config: Config, host: Host, problems: list[Problem], trained: bool) -> None:
         self.document = document
         self.config = config
         self.host = host
         self.problems = list(problems)
+        self.trained = trained
 
     def problem(self, path: KeyPath, message: str) -> None:
         self.problems.append(self.document.problem(path, message))
@@ -159,7 +164,8 @@ class _Resolver:
             return None
         spec: BackboneSpec = backbone.spec
         try:
-            return weight_source(self.config.backbone.weights, spec, backbone.component.name)
+            name = backbone.component.name
+            return weight_source(self.config.backbone.weights, spec, name, present=not self.trained)
         except FtengineError as error:
             self.problem(self.name_path(("backbone", "weights"), "source"), str(error))
             return None

@@ -27,8 +27,11 @@ class WeightSource:
         return {"none": "none", "run": f"run:{self.value}"}.get(self.kind, self.value)
 
 
-def weight_source(weights: Weights, spec: BackboneSpec, backbone: str) -> WeightSource:
-    """Decide what the text means for `backbone`; a file or folder must exist. Raises FtengineError."""
+def weight_source(weights: Weights, spec: BackboneSpec, backbone: str, *, present: bool = True) -> WeightSource:
+    """Decide what the text means for `backbone`; raises FtengineError for what it cannot mean.
+
+    `present`: the file or folder must exist.
+    """
     text, allow = weights.source, weights.allow
     published = ", ".join(["default", *spec.weights] if spec.default_weights else spec.weights)
     choices = f"{published or '(nothing published)'}, none, a file ({', '.join(FILE_SUFFIXES)}), or run:DIR"
@@ -42,12 +45,12 @@ def weight_source(weights: Weights, spec: BackboneSpec, backbone: str) -> Weight
         return WeightSource("published", text, allow)
     if text.startswith("run:"):
         folder = Path(text.removeprefix("run:")).expanduser().absolute()
-        if not (folder / "resolved.yaml").is_file():
+        if present and not (folder / "resolved.yaml").is_file():
             raise FtengineError(f"{folder} is not a run directory: it has no resolved.yaml")
         return WeightSource("run", str(folder), allow)
     if text.endswith(FILE_SUFFIXES):
         file = Path(text).expanduser().absolute()
-        if not file.is_file():
+        if present and not file.is_file():
             if not file.parent.is_dir():
                 raise FtengineError(f"no such file: {file}; there is no folder {file.parent}")
             near = nearest(file.name, [entry.name for entry in file.parent.iterdir()])

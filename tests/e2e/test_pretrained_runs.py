@@ -135,3 +135,45 @@ def test_published_weights_from_the_cache(runs, published):
     theirs = {value.numpy().tobytes() for name, value in model.state_dict().items() if value.dim() == 4}
     assert ours == theirs
     assert "missing" not in run.result.stdout
+
+
+PLUGIN = """
+from ftengine.plugin import BackboneSpec, hookimpl
+
+FTENGINE_API = (1, 0)
+
+@hookimpl
+def register_backbones():
+    yield BackboneSpec(
+        name="net", factory="shaped_plugin:make", summary="A network whose weights were published in two widths.",
+        levels=("c1",), weights=("NARROW", "WIDE"), default_weights="NARROW",
+    )
+
+def make(options, context):
+    from torch import nn
+    from ftengine.protocols import Backbone
+    width = 16 if context.weights == "WIDE" else 8
+    stage = nn.Sequential(nn.Conv2d(3, width, 3, 2, 1), nn.ReLU())
+    return Backbone({"c1": stage}, {"c1": width}, {"c1": 2}, url="https://example.org/wide.safetensors")
+"""
+
+
+def test_a_network_that_its_published_weights_shaped_is_rebuilt_without_them(runs, cli, published, install_plugin):
+    install_plugin("shaped", PLUGIN)
+    file = published.with_name("wide.safetensors")
+    file.parent.mkdir(parents=True)
+    tensors = {"c1.0.weight": torch.randn(16, 3, 3, 3), "c1.0.bias": torch.zeros(16)}
+    safetensors.torch.save_file(tensors, file)
+    run = runs({"backbone": {"name": "shaped/net", "weights": "WIDE"}})
+    file.unlink()
+    for command in (("evaluate", run.directory), ("run", "--resume", run.directory)):
+        result = cli(*command)
+        assert result.exit_code == 0, result.output
+
+
+def test_a_finished_run_does_not_need_the_file_it_started_from(source, runs, cli, tmp_path):
+    file = tmp_path / "start.safetensors"
+    safetensors.torch.save_file(backbone(source.tensors()), file)
+    run = runs({"backbone": {"weights": str(file)}})
+    file.unlink()
+    assert cli("evaluate", run.directory).exit_code == 0
