@@ -73,13 +73,14 @@ class Store:
         shutil.rmtree(replaced, ignore_errors=True)
         _sync(self.folder)
         for pointer in ("last", "best") if best else ("last",):
-            self._point(pointer, final.name, step)
+            self.point(pointer, final)
         self._prune()
         return final
 
-    def _point(self, pointer: str, name: str, step: int) -> None:
+    def point(self, pointer: str, checkpoint: Path) -> None:
+        """Let ``last`` or ``best`` lead to a checkpoint that is on the disk."""
         temporary = self.folder / f".{pointer}.json"
-        _write_json(temporary, {"checkpoint": name, "step": step})
+        _write_json(temporary, {"checkpoint": checkpoint.name, "step": int(checkpoint.name.removeprefix("step-"))})
         _sync(temporary)
         temporary.rename(self.folder / f"{pointer}.json")
         _sync(self.folder)

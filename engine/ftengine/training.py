@@ -179,6 +179,8 @@ class Training:
         best = dict(state["best"])
         self.best = Best(**{**best, "value": math.nan if best["value"] is None else best["value"]})
         self.step = self.saved_step = state["step"]
+        if self.best.step == self.step:  # it may have been killed between the two pointers to this checkpoint
+            self.store.point("best", checkpoint.path)
         self.epoch_loss = (state["epoch_loss"][0], state["epoch_loss"][1])
         self.meter.load(state["meter"], self.precision.device)
         self.logged_step = state["logged_step"]

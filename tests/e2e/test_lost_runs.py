@@ -69,6 +69,18 @@ def flip(file):
     file.write_bytes(content)
 
 
+def test_the_best_checkpoint_stays_though_the_run_was_killed_before_the_pointer_to_it(runs, cli, trigger):
+    at_rest = failing(trigger, "SIGINT", at=3) | {"optimizer": {"name": "sgd", "lr": 1e-30, "weight_decay": 0.0}}
+    at_rest["backbone"] = {"norm": "none"}  # its statistics would move
+    stopped = runs(at_rest, exit_code=130)
+    trigger.unlink()
+    (stopped.directory / "checkpoints" / "best.json").unlink()
+    assert cli("run", "--resume", stopped.directory).exit_code == 0
+    assert stopped.summary["best_step"] == 3
+    assert stopped.checkpoint("best").name == "step-00000003"
+    assert stopped.checkpoint("best").is_dir()
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
 def test_a_damaged_checkpoint_is_refused(runs, cli, name):
     finished = runs()
