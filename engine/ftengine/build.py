@@ -11,7 +11,7 @@ import torch
 from ftengine import seeding
 from ftengine.augment import build as build_augmentation
 from ftengine.data import Split, Stream, fingerprint, hold_out
-from ftengine.errors import ConfigError, DataError, FtengineError, Problem
+from ftengine.errors import ConfigError, DataError, FtengineError, Problem, name_list
 from ftengine.freeze import stage_parameters
 from ftengine.host import load_factory
 from ftengine.model import Model
@@ -213,7 +213,15 @@ def make_backbone(plan: Plan) -> Backbone:
     offered = plan.backbone.spec.levels
     wanted = None if levels is None else tuple(level for level in offered if level in levels)
     weights = plan.weights.value if plan.weights.kind == "published" else None
-    return make(plan.backbone, BackboneContext(weights, wanted), Backbone)
+    backbone = make(plan.backbone, BackboneContext(weights, wanted), Backbone)
+    inside = set(map(id, backbone.stages.parameters()))
+    outside = [name for name, parameter in backbone.named_parameters() if id(parameter) not in inside]
+    if outside:
+        raise FtengineError(
+            f"backbone {plan.backbone.component.name!r}: all of its parameters must be in its stages, where they are "
+            f"loaded, trained and frozen; outside are {name_list(outside)}"
+        )
+    return backbone
 
 
 def make_metrics(plan: Plan, name: str, task: Task) -> list[Metric]:

@@ -48,7 +48,9 @@ class Freezer:
         self.frozen = parameters | stages
         norms: list[nn.Module] = []
         by_name = dict(self.model.backbone.stages.named_parameters(remove_duplicate=False))
-        held = {id(by_name[name]) for name in parameters}  # what is shared with another stage is frozen in both
+        held = {
+            id(by_name[name]) for name in parameters | self.model.fixed
+        }  # what is shared with another stage is frozen in both
         for parameter in by_name.values():
             parameter.requires_grad_(id(parameter) not in held)
             if not parameter.requires_grad:

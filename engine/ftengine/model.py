@@ -71,7 +71,9 @@ class Model(nn.Module):
     The losses are part of it so that what they hold (class weights, or weights that are learned) moves, trains and
     is saved with the rest.
 
-    ``model.frozen_norms`` are normalisation modules that stay in eval mode whatever ``.train()`` says.
+    ``model.frozen_norms`` are normalisation modules that stay in eval mode whatever ``.train()`` says;
+    ``model.memory_format`` is that of the normalised images, which convolutions hand on; ``model.fixed`` names the
+    stages' parameters that never train, since the backbone came with them frozen (a fixed table of positions).
     """
 
     def __init__(
@@ -89,14 +91,15 @@ class Model(nn.Module):
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
         self.frozen_norms: list[nn.Module] = []
+        self.memory_format = torch.contiguous_format
+        named = backbone.stages.named_parameters(remove_duplicate=False)
+        self.fixed = {name for name, parameter in named if not parameter.requires_grad}
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 [B, H, W, 3] in 0..255 to float32 [B, 3, H, W] with the weights' mean and deviation.
-
-        The result keeps the strides of the input, so it is in channels_last memory format.
-        """
+        """uint8 [B, H, W, 3] in 0..255 to float32 [B, 3, H, W] with the weights' mean and deviation."""
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
-        return images.permute(0, 3, 1, 2).float().sub_(mean * 255).div_(std * 255)
+        floats = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=self.memory_format)
+        return floats.sub_(mean * 255).div_(std * 255)
 
     def forward(self, batch: StreamBatch, tasks: Sequence[str]) -> dict[str, Result]:
         """Run the backbone once, and each of `tasks`' heads on its features."""

@@ -67,6 +67,7 @@ class Precision:
         """Move to the device, into the memory format, and compile the backbone, in place."""
         model.to(self.device)
         if self.channels_last:
+            model.memory_format = torch.channels_last
             for module in model.modules():
                 if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                     module.to(memory_format=torch.channels_last)

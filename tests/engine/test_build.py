@@ -110,6 +110,11 @@ def make_net(options, context):
         net = TinyBackbone()
         net.channels.pop("c1")
         return net
+    if options.result == "outside":
+        net = TinyBackbone()
+        net.position = torch.nn.Parameter(torch.zeros(1))
+        net.alias = net.stages["c1"][0].weight
+        return net
     if options.result == "wrong":
         return torch.nn.Linear(1, 1)
     return TinyBackbone(min_size=8, mean=(0.1, 0.2, 0.3), std=(1, 2, 3))
@@ -284,6 +289,7 @@ def test_a_level_that_the_backbone_turns_out_not_to_have(plan):
         ("raises", r"^backbone 'net' \(plugin base\) could not be built: KeyError: 'width'$"),
         ("refuses", "^not with these data$"),
         ("wrong", r"^backbone 'net' \(plugin base\): test_build:make_net returned a Linear, expected a Backbone$"),
+        ("outside", "^backbone 'net': all of its parameters must be in its stages, .*; outside are position$"),
     ],
 )
 def test_a_factory_that_fails_is_told_in_the_component_s_name(plan, result, message):

@@ -128,6 +128,16 @@ def test_the_first_answer_counts_as_a_change_even_if_it_is_nothing():
     assert not freezer.apply(Progress(0, 1))
 
 
+def test_a_parameter_that_came_frozen_stays_so():
+    backbone = TinyBackbone()
+    backbone.stages["c1"][0].weight.requires_grad_(False)
+    model = make_model(backbone=backbone)
+    freezer = apply(model, {"c1"}, set())
+    freezer.apply(Progress(1, 10))
+    assert "c1.0.weight" not in trainable(model)
+    assert "c1.1.weight" in trainable(model)
+
+
 def test_applying_keeps_the_model_s_mode():
     model = make_model().eval()
     apply(model, {"c1"})

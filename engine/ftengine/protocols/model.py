@@ -46,10 +46,11 @@ class BackboneContext:
 class Backbone(nn.Module):
     """Named stages, run in order; what each stage gives is a feature level.
 
-    `stages` maps a level's name to its module. A stage takes what the one before it returned, the first the
-    images, float [B, 3, H, W]. `channels` and `strides` (input pixels per feature pixel) have an entry for each
-    level that `forward` returns as [B, C, H / stride, W / stride]. A level called ``pooled`` is the descriptor
-    [B, C, 1, 1] that the published model's own classifier read (stride 0: it has no grid)::
+    `stages` maps a level's name to its module; all of the backbone's parameters are in them. A stage takes what the
+    one before it returned, the first the images, float [B, 3, H, W]. `channels` and `strides` (input pixels per
+    feature pixel) have an entry for each level that `forward` returns as [B, C, H / stride, W / stride]. A level
+    called ``pooled`` is the descriptor [B, C, 1, 1] that the published model's own classifier read (stride 0: it has
+    no grid)::
 
         class Tiny(Backbone):
             def __init__(self):
