@@ -154,7 +154,8 @@ def make_split(
         target = data.target(index)
         for encode in encoders.values():
             encode(target)
-    return Split(data, encoders, plan.config.image, augmentation, plan.config.train.seed, stream)
+    collators = {task: tasks[task].collate for task in own}
+    return Split(data, encoders, collators, plan.config.image, augmentation, plan.config.train.seed, stream)
 
 
 @dataclass

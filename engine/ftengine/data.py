@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from ftengine.config import ImageConfig
 from ftengine.errors import DataError, FtengineError
 from ftengine.images import fit
 from ftengine.model import StreamBatch
-from ftengine.protocols import Dataset, Encoder, Target
+from ftengine.protocols import Dataset, Encoder, Target, Targets
 
 
 class Subset(Dataset):
@@ -96,6 +96,7 @@ class Item:
     size: tuple[int, int]
 
 
+Collator = Callable[[Sequence[Mapping[str, np.ndarray]]], Targets]
 Augmentation = Any  # (image uint8 [H, W, 3], seed) -> the same form; None for none
 
 
@@ -106,6 +107,7 @@ class Split(TorchDataset[Item | Failure]):
         self,
         data: Dataset,
         encoders: Mapping[str, Encoder],
+        collators: Mapping[str, Collator],
         image: ImageConfig,
         augmentation: Augmentation | None = None,
         seed: int = 0,
@@ -113,6 +115,7 @@ class Split(TorchDataset[Item | Failure]):
     ) -> None:
         self.data = data
         self.encoders = dict(encoders)
+        self.collators = dict(collators)
         self.config = image
         self.augmentation = augmentation
         self.seed = seed
@@ -143,20 +146,16 @@ class Split(TorchDataset[Item | Failure]):
         targets = {task: dict(encode(sample.target)) for task, encode in self.encoders.items()}
         return Item(image, targets, sample.id, size)
 
-
-def collate(items: Sequence[Item | Failure]) -> StreamBatch | Failure:
-    """Stack a batch; a failure among its samples stands for the whole."""
-    good: list[Item] = []
-    for item in items:
-        if isinstance(item, Failure):
-            return item
-        good.append(item)
-    images = torch.from_numpy(np.stack([item.image for item in good]))
-    targets = {
-        task: {name: torch.from_numpy(np.stack([item.targets[task][name] for item in good])) for name in first}
-        for task, first in good[0].targets.items()
-    }
-    return StreamBatch(images, targets, [item.id for item in good], [item.size for item in good])
+    def collate(self, items: Sequence[Item | Failure]) -> StreamBatch | Failure:
+        """One batch; a failure among its samples stands for the whole."""
+        good: list[Item] = []
+        for item in items:
+            if isinstance(item, Failure):
+                return item
+            good.append(item)
+        images = torch.from_numpy(np.stack([item.image for item in good]))
+        targets = {task: gather([item.targets[task] for item in good]) for task, gather in self.collators.items()}
+        return StreamBatch(images, targets, [item.id for item in good], [item.size for item in good])
 
 
 @dataclass
@@ -217,7 +216,7 @@ def batches(
         split,
         batch_sampler=order,
         num_workers=settings.workers,
-        collate_fn=collate,
+        collate_fn=split.collate,
         pin_memory=settings.pin_memory,
         generator=torch.Generator(),  # the loader draws a seed for its workers: not from the run's generator
         worker_init_fn=_start_worker if settings.workers else None,

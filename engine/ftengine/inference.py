@@ -110,7 +110,7 @@ def expand(paths: Iterable[str]) -> list[Path]:
 @torch.no_grad()
 def predict(run: Opened, files: Sequence[Path], loader: LoaderSettings) -> Iterator[dict[str, Any]]:
     """A row for each image: ``image`` and what each task says of it (``<task>/…`` in a joint run)."""
-    split = Split(ImageFiles(files), {}, run.plan.config.image)
+    split = Split(ImageFiles(files), {}, {}, run.plan.config.image)
     batch_size = run.plan.config.train.eval_batch_size or run.plan.config.train.batch_size
     for batch in batches(split, in_order(len(split), batch_size), loader):
         with run.precision.autocast():

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ftengine.protocols import Backbone, Batch, Head, Loss, Output
+from ftengine.protocols import Backbone, Batch, Head, Loss, Output, Targets
 
 NORMS = (
     nn.modules.batchnorm._NormBase,  # BatchNorm and InstanceNorm, all dimensions, synchronised or not
@@ -20,13 +20,13 @@ NORMS = (
 
 @dataclass
 class StreamBatch:
-    """One batch of a stream: `images` uint8 [B, H, W, 3]; `targets` task -> name -> tensor [B, …].
+    """One batch of a stream: `images` uint8 [B, H, W, 3]; `targets` of each task.
 
     `ids`: the samples' ids; `sizes`: the original (height, width) of each image.
     """
 
     images: Tensor
-    targets: dict[str, dict[str, Tensor]]
+    targets: dict[str, Targets]
     ids: list[str]
     sizes: list[tuple[int, int]]
 
@@ -35,9 +35,11 @@ class StreamBatch:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> StreamBatch:
         """The same batch with every tensor changed."""
-        targets = {
-            task: {name: change(tensor) for name, tensor in tensors.items()} for task, tensors in self.targets.items()
-        }
+
+        def each(value: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+            return [change(tensor) for tensor in value] if isinstance(value, list) else change(value)
+
+        targets = {task: {name: each(value) for name, value in own.items()} for task, own in self.targets.items()}
         return StreamBatch(change(self.images), targets, self.ids, self.sizes)
 
     def to(self, device: torch.device) -> StreamBatch:
@@ -53,8 +55,8 @@ class StreamBatch:
         size = len(self) // parts
         for start in range(0, len(self), size):
             chosen = slice(start, start + size)
-            part = self.map(lambda tensor, chosen=chosen: tensor[chosen])  # type: ignore[misc]
-            yield StreamBatch(part.images, part.targets, self.ids[chosen], self.sizes[chosen])
+            targets = {task: {name: value[chosen] for name, value in own.items()} for task, own in self.targets.items()}
+            yield StreamBatch(self.images[chosen], targets, self.ids[chosen], self.sizes[chosen])
 
 
 @dataclass

@@ -17,21 +17,21 @@ from ftengine.data import (
     Subset,
     TrainOrder,
     batches,
-    collate,
     fingerprint,
     hold_out,
     in_order,
 )
 from ftengine.errors import DataError
+from ftengine.protocols.task import stack
 
 
 def encode(target):
     return {"label": np.int64(target["label"])}
 
 
-def make_split(data, size=8, augmentation=None, **image):
+def make_split(data, size=8, augmentation=None, encode=encode, collate=stack, **image):
     config = ImageConfig.model_validate({"size": size, **image})
-    return Split(data, {"a": encode}, config, augmentation, seed=3, name="s")
+    return Split(data, {"a": encode}, {"a": collate}, config, augmentation, seed=3, name="s")
 
 
 # --- held-out splits ---------------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def test_augmentations_get_the_image_before_or_after_it_is_fitted(fit_at, shape)
 
 def test_collating_stacks_images_and_targets():
     split = make_split(TinyData(4, (9, 7)))
-    batch = collate([split[(0, i)] for i in (2, 1, 3)])
+    batch = split.collate([split[(0, i)] for i in (2, 1, 3)])
     assert (batch.images.shape, batch.images.dtype) == ((3, 8, 8, 3), torch.uint8)
     assert batch.targets["a"]["label"].tolist() == [0, 1, 1]
     assert batch.targets["a"]["label"].dtype == torch.int64
@@ -176,7 +176,26 @@ def test_collating_stacks_images_and_targets():
 
 def test_one_failure_stands_for_the_whole_batch():
     failure = Failure("broken")
-    assert collate([make_split(TinyData(2))[(0, 0)], failure]) is failure
+    split = make_split(TinyData(2))
+    assert split.collate([split[(0, 0)], failure]) is failure
+
+
+def boxes(target):
+    return {"boxes": np.full((target["label"] * 2, 4), 7, np.float32)}
+
+
+def as_lists(encoded):
+    return {name: [torch.from_numpy(sample[name]) for sample in encoded] for name in encoded[0]}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_targets_whose_shapes_differ_are_lists(workers):
+    split = make_split(TinyData(6), encode=boxes, collate=as_lists)
+    (batch,) = batches(split, in_order(6, 6), LoaderSettings(workers))
+    shapes = [[tuple(tensor.shape) for tensor in part.targets["a"]["boxes"]] for part in (batch, *batch.split(3))]
+    assert shapes == [[(0, 4), (2, 4)] * 3, *[[(0, 4), (2, 4)]] * 3]
+    moved = batch.to(torch.device("meta"))
+    assert {tensor.device.type for tensor in (moved.images, *moved.targets["a"]["boxes"])} == {"meta"}
 
 
 # --- loading -----------------------------------------------------------------------------------------------------

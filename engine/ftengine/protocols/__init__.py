@@ -19,7 +19,7 @@ from ftengine.protocols.model import (
     MetricContext,
     Output,
 )
-from ftengine.protocols.task import Encoder, Prediction, Task, TaskContext
+from ftengine.protocols.task import Encoder, Prediction, Targets, Task, TaskContext
 
 __all__ = [
     "TARGET_FIELDS",
@@ -43,6 +43,7 @@ __all__ = [
     "Progress",
     "Sample",
     "Target",
+    "Targets",
     "Task",
     "TaskContext",
 ]

@@ -9,22 +9,24 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ftengine.protocols.task import Prediction
+from ftengine.protocols.task import Prediction, Targets
 
-Output = dict[str, Tensor]
-"""What a head returns: named tensors; the head's docstring says which, and its losses read them by name."""
+Output = dict[str, Any]
+"""What a head returns, by name: tensors, or lists of one tensor an image where their shapes differ (detections).
+
+The head's docstring says which, and its losses read them by name."""
 
 
 @dataclass
 class Batch:
     """What reaches a head: the images of one batch and one task's targets.
 
-    `images`: float [B, 3, H, W], normalised, on the model's device. `targets`: the task's collated tensors by
-    name. `ids`: the samples' ids. `sizes`: original (height, width) of each image.
+    `images`: float [B, 3, H, W], normalised, on the model's device. `targets`: what the
+    task's `collate` made, on the same device. `ids`: the samples' ids. `sizes`: original (height, width) of each image.
     """
 
     images: Tensor
-    targets: dict[str, Tensor]
+    targets: Targets
     ids: list[str]
     sizes: list[tuple[int, int]]
 
@@ -209,8 +211,8 @@ class Metric(ABC):
     """
 
     @abstractmethod
-    def update(self, predictions: Sequence[Prediction], targets: Mapping[str, Tensor]) -> None:
-        """One batch: `targets` are the task's collated targets, on the CPU, in the predictions' order."""
+    def update(self, predictions: Sequence[Prediction], targets: Targets) -> None:
+        """One batch: `targets` are what the task's `collate` made, on the CPU, in the predictions' order."""
 
     @abstractmethod
     def compute(self) -> dict[str, float]:

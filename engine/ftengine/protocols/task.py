@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ftengine.protocols.data import Dataset, Target
 
 Prediction = dict[str, Tensor]
 """One image's prediction, on the CPU, in original image coordinates and original units."""
+
+
+Targets = dict[str, Any]
+"""One task's targets for a batch, by name: a tensor [B, …], or a list of B tensors where shapes differ (boxes)."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,8 @@ class Task(ABC):
             def fit(self, data): self.names = tuple(data.names["values"])
             def state(self): return {"names": list(self.names)}
             def load_state(self, state): self.names = tuple(state["names"])
-            def encoder(self, data, place):
-                return lambda target: {"values": np.asarray(target["values"], np.float32)}
+            def encoder(self, data, place): return self.encode
+            def encode(self, target): return {"values": np.asarray(target["values"], np.float32)}
             def describe(self, prediction):
                 return dict(zip(self.names, prediction["values"].tolist()))
     """
@@ -59,9 +64,15 @@ class Task(ABC):
         """A function from one sample's target to named arrays, for a split with its own names.
 
         Checks that split against what was fitted; raises DataError that begins with `place`. The function is
-        called in worker processes, so it must pickle (a bound method or a small class does). Arrays of one name
-        have the same shape in every sample: the engine stacks them.
+        called in worker processes, so it must pickle (a bound method or a small class does).
         """
+
+    def collate(self, encoded: Sequence[Mapping[str, np.ndarray]]) -> Targets:
+        """What the encoder returned for each sample of a batch, as the batch's targets: stacked to tensors [B, …].
+
+        A task whose arrays differ in shape between samples overrides this. Called in worker processes.
+        """
+        return stack(encoded)
 
     @abstractmethod
     def describe(self, prediction: Prediction) -> dict[str, Any]:
@@ -70,6 +81,11 @@ class Task(ABC):
     def strata(self, data: Dataset) -> np.ndarray | None:
         """An int for each sample whose distribution a held-out split should keep, or None for any split."""
         return None
+
+
+def stack(encoded: Sequence[Mapping[str, np.ndarray]]) -> Targets:
+    """Arrays of one name, which have the same shape in every sample, as one tensor [B, …]."""
+    return {name: torch.from_numpy(np.stack([sample[name] for sample in encoded])) for name in encoded[0]}
 
 
 class Encoder(Protocol):
