@@ -211,7 +211,7 @@ class _Resolver:
             self.problem(
                 (*path, "data"), f"required, but not given{where}; formats: {name_list(self.host.names('dataset'))}"
             )
-        stream, data = self.stream(streams, data_ref, data_path) if data_ref else ("", None)
+        stream, data = self.stream(streams, data_ref, data_path, name if path else "data") if data_ref else ("", None)
         task = self.part("task", entry.task, (*path, "task"))
         if task is None:
             return None
@@ -228,18 +228,20 @@ class _Resolver:
             return None
         return TaskPlan(name, task, head, loss, tuple(m for m in metrics if m), target, entry.weight, stream)
 
-    def stream(self, streams: dict[str, Part], ref: DataRef, path: KeyPath) -> tuple[str, Part | None]:
-        """The stream with this data: tasks with the same data share one."""
+    def stream(self, streams: dict[str, Part], ref: DataRef, path: KeyPath, name: str) -> tuple[str, Part | None]:
+        """The stream with this data: tasks with the same data share one, called `name` as its first task.
+
+        The order of samples follows from the name, so this must not depend on where the config says `data`.
+        """
         part = self.part("dataset", ref, path)
         if part is None:
             return "", None
         assert isinstance(part.options, DatasetOptions)
         root = part.options.root.expanduser().absolute()
         part = replace(part, options=part.options.model_copy(update={"root": root}))
-        for name, known in streams.items():
+        for other, known in streams.items():
             if known.data() == part.data():
-                return name, known
-        name = "data" if path == ("data",) else str(path[1])
+                return other, known
         streams[name] = part
         return name, part
 

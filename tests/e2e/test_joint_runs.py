@@ -123,3 +123,17 @@ def test_tasks_with_data_of_their_own(runs, image_folder, tmp_path):
     for line in run.lines("train"):
         assert line["loss"] == pytest.approx(line["loss/colour/cross_entropy"] + line["loss/ink/mse"], rel=1e-6)
     assert {"colour/accuracy", "ink/mae"} <= run.summary["metrics"]["val"].keys()
+
+
+def test_a_joint_run_that_was_stopped_ends_with_the_same_bytes(runs, cli, tmp_path):
+    trigger = tmp_path / "trigger"
+    loss = {"name": "saboteur/failing", "what": "SIGINT", "at": 2, "trigger": str(trigger)}
+    changes = {**JOINT, "tasks": {**JOINT["tasks"], "digit": {**JOINT["tasks"]["digit"], "loss": loss}}}
+    whole = runs(changes)
+    trigger.touch()
+    stopped = runs(changes, exit_code=130)
+    trigger.unlink()
+    result = cli("run", "--resume", stopped.directory)
+    assert result.exit_code == 0, result.output
+    assert stopped.bytes() == whole.bytes()
+    assert stopped.summary["metrics"] == whole.summary["metrics"]

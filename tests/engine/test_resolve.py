@@ -59,10 +59,11 @@ def test_optimizers_and_schedules_are_found_whatever_the_case(plan):
 
 def test_tasks_with_equal_data_share_a_stream(plan):
     shared = plan(JOINT)
-    assert list(shared.streams) == ["data"]
-    assert {task.stream for task in shared.tasks.values()} == {"data"}
+    assert list(shared.streams) == ["digit"]
+    assert {task.stream for task in shared.tasks.values()} == {"digit"}
     assert shared.tasks["amount"].weight == 0.5
     assert shared.joint
+    assert list(plan(yaml.safe_dump(shared.resolved(), sort_keys=False)).streams) == ["digit"]
 
 
 def test_equal_data_written_twice_is_one_stream_and_other_data_another(plan):
