@@ -155,11 +155,12 @@ def evaluate(directory: Path, split: str, assignments: tuple[str, ...]) -> None:
     opened = _open(directory, resolve(document, trained=True))
     from ftengine.inference import evaluate_run
     from ftengine.run import loader_settings
-    from ftengine.track import make_console, show_results
+    from ftengine.track import make_console, show_results, without_nan
 
     evaluation = evaluate_run(opened, split, loader_settings(opened.plan.config.train, opened.precision.device))
     file = directory / f"evaluation-{split}.json"
-    content = {"checkpoint": opened.checkpoint.name, "metrics": evaluation.values, "details": evaluation.details}
+    metrics = without_nan(evaluation.values)
+    content = {"checkpoint": opened.checkpoint.name, "metrics": metrics, "details": evaluation.details}
     file.write_text(json.dumps(content, indent=1) + "\n")
     console = make_console()
     show_results(console, {split: evaluation.values}, opened.checkpoint.name)

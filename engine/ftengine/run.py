@@ -28,7 +28,7 @@ from ftengine.plan import Plan
 from ftengine.plugin import RunInfo
 from ftengine.precision import Precision
 from ftengine.signals import Signals
-from ftengine.track import Tracker, show_results
+from ftengine.track import Tracker, show_results, without_nan
 from ftengine.training import Training, last_checkpoint
 from ftengine.weights import Coverage
 
@@ -167,7 +167,7 @@ def summarise_run(training: Training, directory: Path, console: Console, seconds
         training.tracker.log(best.step, best.epoch, "test", evaluation.values)
     summary = {
         "task": next(iter(plan.tasks.values())).task.component.name if not plan.joint else list(plan.tasks),
-        "metrics": metrics,
+        "metrics": {split: without_nan(values) for split, values in metrics.items()},
         "primary": plan.monitor.name,
         "best_step": best.step,
         "best_epoch": best.epoch,

@@ -67,8 +67,7 @@ class Tracker:
 
     def log(self, step: int, epoch: float, split: str, values: Mapping[str, float]) -> None:
         """Write a line of metrics; NaN and infinities become null, since JSON has none."""
-        line = {"step": step, "epoch": epoch, "split": split, **values}
-        plain = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in line.items()}
+        plain = without_nan({"step": step, "epoch": epoch, "split": split, **values})
         with self.file.open("a") as stream:
             stream.write(json.dumps(plain) + "\n")
         if split == "train":
@@ -128,6 +127,11 @@ class Tracker:
         table.add_section()
         table.add_row("all", f"{total:,}", f"{trainable:,}", "", "", "")
         self.console.print(table)
+
+
+def without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with null for NaN and infinities, which JSON does not have."""
+    return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in values.items()}
 
 
 def _stays(line: str, step: int) -> bool:

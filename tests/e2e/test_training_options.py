@@ -168,12 +168,14 @@ def test_only_best_and_last_checkpoints_stay(runs):
     assert (run.checkpoint("best").name, run.checkpoint("last").name) == ("step-00000003", "step-00000012")
 
 
-def test_a_metric_that_is_undefined_is_null_in_the_log(runs):
+def test_a_metric_that_is_undefined_is_null_in_every_file(runs, cli):
     """Six samples of val do not hold all ten classes, so that a class's AUROC has no value."""
     run = runs({"metrics": ["accuracy", {"name": "auroc", "per_class": True}], "data": {"limit": 24}})
-    text = (run.directory / "metrics.jsonl").read_text()
-    assert "NaN" not in text
-    assert any(value is None for line in run.lines("val") for value in line.values())
+    assert cli("evaluate", run.directory).exit_code == 0
+    for name in ("metrics.jsonl", "summary.json", "evaluation-val.json"):
+        text = (run.directory / name).read_text()
+        assert "NaN" not in text
+        assert "null" in text
 
 
 def test_bf16(runs):
