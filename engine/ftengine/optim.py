@@ -18,7 +18,9 @@ def build_optimizer(model: Model, options: Optimizer) -> torch.optim.Optimizer:
     """One parameter group a stage and head, over *all* parameters: frozen ones are in it and have no gradient."""
     arguments = options.arguments()
     groups = [
-        {"params": parameters, "name": name} for name, parameters in model.stage_parameters().items() if parameters
+        {"params": parameters, "name": name, "weight_decay": options.weight_decay}
+        for name, parameters in model.stage_parameters().items()
+        if parameters
     ]
     optimizer: torch.optim.Optimizer = getattr(torch.optim, options.torch_name)(groups, **arguments)
     for group in optimizer.param_groups:

@@ -74,6 +74,13 @@ def test_rates_are_set_from_the_base_rate_of_each_group():
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_group_has_what_the_table_of_stages_shows(name):
+    options = OPTIMIZERS[name]()
+    for group in build_optimizer(make_model(), options).param_groups:
+        assert (group["base_lr"], group["weight_decay"]) == (options.lr, options.weight_decay)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_continues_from_its_saved_state_bit_for_bit(name):
     options = OPTIMIZERS[name]()
     model = make_model(learned=("a",))
