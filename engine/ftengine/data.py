@@ -74,10 +74,12 @@ def _interleave(order: np.ndarray, strata: np.ndarray) -> np.ndarray:
 
 
 def fingerprint(data: Dataset) -> str:
-    """A hash of the ids in order: another hash on resume means that the data have changed."""
+    """A hash of ids and targets in order: another hash on resume means that the data have changed."""
     digest = hashlib.sha256()
     for index in range(len(data)):
         digest.update(data.sample_id(index).encode() + b"\n")
+        for name, value in sorted(data.target(index).items()):
+            digest.update(name.encode() + b"\n" + np.asarray(value).tobytes() + b"\n")
     return digest.hexdigest()
 
 
@@ -141,7 +143,10 @@ class Split(TorchDataset[Item | Failure]):
         if at_start:
             image = fit(image, self.config.size, self.config.fit)
         if self.augmentation is not None:
-            image = self.augmentation(image, seeding.derive(self.seed, "augment", self.name, epoch, index))
+            try:
+                image = self.augmentation(image, seeding.derive(self.seed, "augment", self.name, epoch, index))
+            except FtengineError as error:
+                raise DataError(f"sample {sample.id}: {error}") from error
         image = fit(image, self.config.size, self.config.fit)
         targets = {task: dict(encode(sample.target)) for task, encode in self.encoders.items()}
         return Item(image, targets, sample.id, size)

@@ -160,8 +160,8 @@ class Training:
         for name, stream in self.streams.items():
             if state["data"].get(name) != stream.fingerprint:
                 raise CheckpointError(
-                    f"{checkpoint.path}: the training data of {name!r} are not those of the run: samples were added, "
-                    "removed or renamed since; start a new run (with `backbone.weights: run:DIR` to build on this one)"
+                    f"{checkpoint.path}: the training data of {name!r} are not those of the run: samples or targets "
+                    "have changed since; start a new run (with `backbone.weights: run:DIR` to build on this one)"
                 )
         for name, task in self.tasks.items():
             if state["tasks"].get(name) != task.state():

@@ -156,6 +156,24 @@ def test_resume_with_other_data_is_refused(runs, cli, image_folder, tmp_path, wr
     assert "the training data of 'data' are not those of the run" in result.stderr
 
 
+def test_resume_with_other_targets_is_refused(runs, cli, image_folder, tmp_path):
+    image_folder(tmp_path / "train", classes=("red", "green"), count=4)
+    rows = [f"train/{name}/{index}.png" for name in ("red", "green") for index in range(4)]
+    table = tmp_path / "table.csv"
+
+    def write(values):
+        lines = [f"{image},{value}" for image, value in zip(rows, values, strict=True)]
+        table.write_text("\n".join(["image,size", *lines]))
+
+    write(range(8))
+    data = {"format": "csv", "root": str(tmp_path), "train": "table.csv", "targets": "size", "limit": None}
+    run = runs({"task": "regression", "data": data, "train": {"batch_size": 4}})
+    write(reversed(range(8)))
+    result = cli("run", "--resume", run.directory)
+    assert result.exit_code == 1
+    assert "the training data of 'data' are not those of the run" in result.stderr
+
+
 def test_an_observer_that_fails_is_told_once_and_left_out(runs, monkeypatch):
     monkeypatch.setenv("SABOTEUR_OBSERVER", "1")
     run = runs()

@@ -94,11 +94,16 @@ def test_an_empty_side_is_refused(length, fraction):
         hold_out(TinyData(length), fraction, 0, None, "val")
 
 
-def test_fingerprints_tell_order_and_ids_apart():
+class Swapped(TinyData):
+    def target(self, index):
+        return {"label": 1 - index % 2}
+
+
+def test_fingerprints_tell_order_ids_and_targets_apart():
     data = TinyData(4)
     assert fingerprint(data) == fingerprint(TinyData(4))
-    others = [TinyData(5), Subset(data, np.array([0, 1, 3, 2])), Subset(data, np.array([0, 1, 2]))]
-    assert len({fingerprint(data), *map(fingerprint, others)}) == 4
+    others = [TinyData(5), Subset(data, np.array([0, 1, 3, 2])), Subset(data, np.array([0, 1, 2])), Swapped(4)]
+    assert len({fingerprint(data), *map(fingerprint, others)}) == 5
 
 
 # --- order -------------------------------------------------------------------------------------------------------
@@ -229,6 +234,16 @@ def test_a_sample_that_fails_is_named(error, message, workers):
     with pytest.raises(DataError) as raised:
         list(loaded)
     assert str(raised.value) == message
+
+
+def too_small(image, seed):
+    raise DataError("augment[0]: RandomCrop failed")
+
+
+def test_a_sample_that_cannot_be_augmented_is_named():
+    loaded = batches(make_split(TinyData(12), augmentation=too_small), in_order(12, 3), LoaderSettings())
+    with pytest.raises(DataError, match=r"^sample tiny-0: augment\[0\]: RandomCrop failed$"):
+        next(loaded)
 
 
 def noise(image, seed):
