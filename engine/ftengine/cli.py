@@ -52,13 +52,17 @@ class _Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        # Raised errors pass here on their way out of any command. A closed pipe is an OSError, which click ends
-        # quietly by itself.
+        # Raised errors pass here on their way out of any command.
         try:
             return super().invoke(ctx)
         except FtengineError as error:
             click.echo(f"Error: {error}", err=True)
             ctx.exit(error.exit_code)
+        except OSError as error:
+            if error.filename is None:  # of no file: a closed pipe, which click ends quietly by itself
+                raise
+            click.echo(f"Error: {error.filename}: {error.strerror}", err=True)
+            ctx.exit(1)
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(130)

@@ -82,6 +82,7 @@ def test_an_unknown_option_is_a_usage_error():
     [
         (DataError("train.csv has no column 'label'"), 1, "Error: train.csv has no column 'label'\n"),
         (ConfigError([Problem("train.epochs", "must be 1 or more")]), 2, "  train.epochs: must be 1 or more\n"),
+        (PermissionError(13, "Permission denied", "/runs/a"), 1, "Error: /runs/a: Permission denied\n"),
     ],
 )
 def test_errors_are_text_on_standard_error(command, error, code, text):
