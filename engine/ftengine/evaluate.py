@@ -61,7 +61,7 @@ def evaluate(
     loss = 0.0
     for split, tasks in splits:
         total = torch.zeros((), device=precision.device)
-        with_loss = [task for task in tasks if getattr(model.heads[task], "loss_in_eval", True)]
+        with_loss = [task for task in tasks if model.heads[task].loss_in_eval]
         for batch in batches(split, in_order(len(split), batch_size), loader):
             with precision.autocast():
                 results = model(batch.to(precision.device), tasks)

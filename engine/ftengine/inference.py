@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ftengine.build import make_model, make_split, make_splits, make_tasks
+from ftengine.build import make_dataset, make_model, make_split, make_splits, make_tasks
 from ftengine.checkpoint import Store, best_or_last, load_model
 from ftengine.data import LoaderSettings, Split, batches, in_order
 from ftengine.document import missing_file
@@ -59,7 +59,11 @@ def evaluate_run(run: Opened, which: str, loader: LoaderSettings) -> Evaluation:
     splits: list[tuple[Split, Sequence[str]]] = []
     for stream in run.plan.streams:
         own = tuple(name for name, task in run.plan.tasks.items() if task.stream == stream)
-        data: Dataset | None = getattr(make_splits(run.plan, stream, run.tasks), which)
+        part = run.plan.streams[stream]
+        if getattr(part.options, which) is not None:  # given by itself: the training split need not be there
+            data: Dataset | None = make_dataset(part, which)
+        else:
+            data = getattr(make_splits(run.plan, stream, run.tasks), which)
         if data is None:
             raise DataError(f"the run has no {which} split; name one with --set data.{which}=PATH")
         splits.append((make_split(run.plan, run.tasks, data, which, own, stream=stream), own))

@@ -28,13 +28,17 @@ from ftengine.track import Tracker
 
 @dataclass
 class Best:
-    """The best evaluation so far. `since`: evaluations without an improvement."""
+    """The best evaluation so far.
+
+    `since` counts the evaluations since `reference`, the last value that was better by early stopping's `min_delta`.
+    """
 
     value: float = math.nan
     step: int = 0
     epoch: int = 0
     values: dict[str, float] = field(default_factory=dict)
     since: int = 0
+    reference: float = math.nan
 
 
 @dataclass
@@ -101,22 +105,28 @@ class Training:
 
     def judge(self, evaluation: Evaluation, epoch: int) -> None:
         """Log an evaluation of the val split, and decide whether it is the best so far. NaN never is."""
-        stopping = self.plan.config.train.early_stopping
-        delta = stopping.min_delta if stopping else 0.0
-        gain = evaluation.monitored - self.best.value
-        if self.plan.monitor.mode == "min":
-            gain = -gain
-        finite = math.isfinite(evaluation.monitored)
-        self.is_best = finite and (math.isnan(self.best.value) or gain > delta)
+        value, best = evaluation.monitored, self.best
+        self.is_best = self._gain(value, best.value) > 0
         if self.is_best:
-            self.best = Best(evaluation.monitored, self.step, epoch, dict(evaluation.values))
+            best.value, best.step, best.epoch, best.values = value, self.step, epoch, dict(evaluation.values)
+        stopping = self.plan.config.train.early_stopping
+        if self._gain(value, best.reference) > (stopping.min_delta if stopping else 0.0):
+            best.reference, best.since = value, 0
         else:
-            self.best.since += 1
+            best.since += 1
         self.tracker.log(self.step, self.epoch, "val", evaluation.values)
         total, count = self.epoch_loss
         self.tracker.evaluated(epoch, evaluation.values, total / max(1, count), self.is_best)
         self.epoch_loss = (0.0, 0)
         self.logged_at = time.perf_counter()  # the time of an evaluation is not the training's
+
+    def _gain(self, value: float, before: float) -> float:
+        """How much better `value` is than `before`: infinitely, if there was none; never, if it is not finite."""
+        if not math.isfinite(value):
+            return -math.inf
+        if math.isnan(before):
+            return math.inf
+        return before - value if self.plan.monitor.mode == "min" else value - before
 
     def patience_is_over(self) -> bool:
         """Whether early stopping ends the run here."""
@@ -137,7 +147,7 @@ class Training:
             "epoch": self.epoch,
             "tasks": {name: task.state() for name, task in self.tasks.items()},
             "data": {name: stream.fingerprint for name, stream in self.streams.items()},
-            "best": {**vars(self.best), "value": self.best.value if self.best.step else None},
+            "best": {key: None if value != value else value for key, value in vars(self.best).items()},
             "optimizer": plain,
             "scaler": self.precision.state(),
             "ema_updates": 0 if self.ema is None else self.ema.updates,
@@ -176,8 +186,9 @@ class Training:
         load_optimizer_state(self.optimizer, self.model, checkpoint.optimizer, state["optimizer"])
         if state["scaler"]:
             self.precision.scaler.load_state_dict(state["scaler"])
-        best = dict(state["best"])
-        self.best = Best(**{**best, "value": math.nan if best["value"] is None else best["value"]})
+        restored: dict[str, Any] = dict(state["best"])
+        restored |= {key: math.nan for key, value in restored.items() if value is None}
+        self.best = Best(**restored)
         self.step = self.saved_step = state["step"]
         if self.best.step == self.step:  # it may have been killed between the two pointers to this checkpoint
             self.store.point("best", checkpoint.path)

@@ -190,3 +190,13 @@ def test_no_gpu_is_said_before_training(runs, monkeypatch):
         runs({"train": {"device": "cuda"}}, exit_code=1).result.stderr
     )
     assert "fp16 needs a GPU" in runs({"train": {"precision": "fp16"}}, exit_code=1).result.stderr
+
+
+def test_a_gain_below_min_delta_is_the_best_but_does_not_reset_patience(runs):
+    train = {"epochs": 6, "early_stopping": {"patience": 2, "min_delta": 10.0}, "monitor": "loss"}
+    run = runs({"train": train})
+    evaluations = run.lines("val")
+    assert len(evaluations) == 3  # the first counts as an improvement, the two after it do not
+    losses = [line["loss"] for line in evaluations]
+    assert min(losses) < losses[0]
+    assert run.summary["metrics"]["val"]["loss"] == min(losses)
