@@ -82,15 +82,16 @@ def check_fit(
 
 
 def pick_monitor(wanted: str | None, tasks: Mapping[str, TaskPlan], joint: bool, report: Report) -> Monitor:
-    """``loss``, ``accuracy`` or, in a joint run, ``<task>/accuracy``."""
+    """``loss``, ``accuracy`` or, in a joint run, ``<task>/accuracy``: the name in the config, or the logged one."""
     if wanted == "loss":
         return Monitor(None, None, "min", "loss")
     choices: dict[str, Monitor] = {}
     for name, task in tasks.items():
         for index, metric in enumerate(task.metrics):
-            key = f"{name}/{metric.component.name}" if joint else metric.component.name
-            value = f"{name}/{metric.primary}" if joint else metric.primary
-            choices.setdefault(key, Monitor(name, index, metric.spec.mode, value))
+            prefix = f"{name}/" if joint else ""
+            monitor = Monitor(name, index, metric.spec.mode, prefix + metric.primary)
+            choices.setdefault(prefix + metric.component.name, monitor)
+            choices.setdefault(monitor.name, monitor)
     if wanted is None:
         return next(iter(choices.values()))
     if wanted not in choices:

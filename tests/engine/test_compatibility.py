@@ -25,6 +25,8 @@ def test_parts_that_do_not_fit_the_target_field(refused):
 
 # --- monitor -----------------------------------------------------------------------------------------------------
 
+TOP = ["metrics=[{name: top_k, k: 3}, {name: top_k, k: 2}]", "train.monitor=top2_accuracy"]
+
 
 @pytest.mark.parametrize(
     ("assignments", "expected"),
@@ -34,6 +36,7 @@ def test_parts_that_do_not_fit_the_target_field(refused):
         (["metrics=[accuracy, f1]", "train.monitor=f1"], ("classification", 1, "max", "f1")),
         (["metrics=[{name: top_k, k: 3}]"], ("classification", 0, "max", "top3_accuracy")),
         (["metrics=[f1, f1]", "train.monitor=f1"], ("classification", 0, "max", "f1")),
+        (TOP, ("classification", 1, "max", "top2_accuracy")),
     ],
 )
 def test_monitor_of_one_task(plan, assignments, expected):
