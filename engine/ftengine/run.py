@@ -7,6 +7,7 @@ import os
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from rich.console import Console
 
 from ftengine.build import make_model, make_streams, make_tasks
 from ftengine.checkpoint import Store, best_or_last, load_model
+from ftengine.claim import claim
 from ftengine.config import TrainConfig
 from ftengine.data import LoaderSettings
 from ftengine.ema import Ema
@@ -36,10 +38,13 @@ from ftengine.weights import Coverage
 def execute(plan: Plan, directory: Path, console: Console, *, resume: bool = False) -> str:
     """Train as `plan` says, in `directory`; returns the outcome. `resume`: continue from the last checkpoint."""
     started = time.perf_counter()
-    with Signals() as signals:
+    with Signals() as signals, ExitStack() as held:
+        if resume:
+            held.enter_context(claim(directory))
         training = assemble(plan, directory, console, signals, resume=resume)
         if not resume:
             directory.mkdir(parents=True, exist_ok=True)
+            held.enter_context(claim(directory))
             write_resolved(plan, directory)
         tracker = training.tracker
         tracker.start(training.step)
@@ -136,7 +141,8 @@ def write_resolved(plan: Plan, directory: Path) -> None:
         "git": git_revision(),
     }
     text = yaml.safe_dump({**plan.resolved(), "provenance": provenance}, sort_keys=False, allow_unicode=True)
-    (directory / "resolved.yaml").write_text(text, encoding="utf-8")
+    with (directory / "resolved.yaml").open("x", encoding="utf-8") as file:  # never another run's
+        file.write(text)
 
 
 def git_revision() -> str | None:
@@ -178,5 +184,11 @@ def summarise_run(training: Training, directory: Path, console: Console, seconds
         "precision": training.precision.name,
     }
     (directory / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    show_results(console, metrics, f"best checkpoint, epoch {best.epoch}")
+    if best.step:
+        show_results(console, metrics, f"best checkpoint, epoch {best.epoch}")
+    else:
+        training.tracker.warn(
+            f"no checkpoint is the best: {plan.monitor.name} was never a finite number; "
+            "`ftengine evaluate` and `predict` take the last one"
+        )
     console.print(f"run directory: {directory}", soft_wrap=True)

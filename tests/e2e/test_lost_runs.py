@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from ftengine.claim import claim
+
 
 @pytest.fixture
 def trigger(tmp_path):
@@ -180,3 +182,22 @@ def test_an_observer_that_fails_is_told_once_and_left_out(runs, monkeypatch):
     warning = "observer saboteur failed in metrics_logged and is left out: ValueError: the observer has failed"
     assert run.result.stdout.count(warning) == 1
     assert json.loads((run.directory / "summary.json").read_text())["epochs"] == 2
+
+
+def test_a_directory_in_which_a_run_is_going_on_is_refused(runs, cli):
+    run = runs()
+    with claim(run.directory):
+        result = cli("run", "--resume", run.directory)
+    assert result.exit_code == 1
+    assert f"{run.directory}: another process is training in this directory" in result.stderr
+    assert cli("run", "--resume", run.directory).exit_code == 0
+
+
+def test_a_run_without_a_best_checkpoint_says_so(runs, image_folder, tmp_path):
+    """A val split of one class has no AUROC."""
+    image_folder(tmp_path / "train")
+    image_folder(tmp_path / "val", classes=("red",))
+    data = {"format": "folder", "root": str(tmp_path), "train": "train", "val": "val", "limit": None}
+    run = runs({"data": {**data, "val_fraction": None}, "metrics": ["auroc"], "train": {"batch_size": 4}})
+    assert "no checkpoint is the best: auroc was never a finite number" in run.result.stdout
+    assert "best checkpoint, epoch" not in run.result.stdout
