@@ -60,7 +60,7 @@ def evaluate_run(run: Opened, which: str, loader: LoaderSettings) -> Evaluation:
     for stream in run.plan.streams:
         own = tuple(name for name, task in run.plan.tasks.items() if task.stream == stream)
         part = run.plan.streams[stream]
-        if getattr(part.options, which) is not None:  # given by itself: the training split need not be there
+        if which != "train" and getattr(part.options, which) is not None:  # the training split need not be there
             data: Dataset | None = make_dataset(part, which)
         else:
             data = getattr(make_splits(run.plan, stream, run.tasks), which)
