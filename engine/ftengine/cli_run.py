@@ -101,15 +101,12 @@ def resumed_plan(directory: Path, config: Path | None, task: str | None, assignm
     _only(assignments, RESUMABLE, "--resume continues the same run")
     if config is not None:
         _agrees(document, load(config, (), task), directory)
-    elif task is not None and not _same_task(document, task):
-        raise CheckpointError(f"--task {task}: the run in {directory} is another: {document.data.get('task')}")
     override(document, assignments)
-    return resolve(document, trained=True)
-
-
-def _same_task(document: Document, task: str) -> bool:
-    stated = document.data.get("task")
-    return isinstance(stated, dict) and stated.get("name") == task
+    plan = resolve(document, trained=True)
+    own = [part.task.component.name for part in plan.tasks.values()]
+    if task is not None and own != [task]:
+        raise CheckpointError(f"--task {task}: the run in {directory} is of {', '.join(own)}")
+    return plan
 
 
 def _agrees(document: Document, plan: Plan, directory: Path) -> None:

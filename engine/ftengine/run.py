@@ -37,7 +37,6 @@ from ftengine.weights import Coverage
 
 def execute(plan: Plan, directory: Path, console: Console, *, resume: bool = False) -> str:
     """Train as `plan` says, in `directory`; returns the outcome. `resume`: continue from the last checkpoint."""
-    started = time.perf_counter()
     with Signals() as signals, ExitStack() as held:
         if resume:
             held.enter_context(claim(directory))
@@ -58,7 +57,7 @@ def execute(plan: Plan, directory: Path, console: Console, *, resume: bool = Fal
         finally:
             tracker.finish(outcome)
         if outcome != "interrupted":
-            summarise_run(training, directory, console, time.perf_counter() - started)
+            summarise_run(training, directory, console)
         if signals.received is not None and outcome == "interrupted":
             console.print(f"stopped by {signals.received.name} after step {training.step}; everything is saved")
             console.print(f"continue with: ftengine run --resume {directory}", soft_wrap=True)
@@ -68,6 +67,7 @@ def execute(plan: Plan, directory: Path, console: Console, *, resume: bool = Fal
 
 def assemble(plan: Plan, directory: Path, console: Console, signals: Signals, *, resume: bool) -> Training:
     """Build every part of a run, and say what was built."""
+    started = time.perf_counter()
     tasks = make_tasks(plan)
     streams = make_streams(plan, tasks)
     built = make_model(plan, tasks, pretrained=not resume)
@@ -92,6 +92,7 @@ def assemble(plan: Plan, directory: Path, console: Console, signals: Signals, *,
         store=Store(directory),
         signals=signals,
         ema=None if config.ema is None else Ema(model, config.ema),
+        started=started,
     )
     if resume:
         training.restore(last_checkpoint(training.store, directory))
@@ -159,7 +160,7 @@ def git_revision() -> str | None:
     return answer.stdout.strip() or None if answer.returncode == 0 else None
 
 
-def summarise_run(training: Training, directory: Path, console: Console, seconds: float) -> None:
+def summarise_run(training: Training, directory: Path, console: Console) -> None:
     """Evaluate the best checkpoint on `test` where there is one, write ``summary.json`` and show the results."""
     plan, best = training.plan, training.best
     metrics = {"val": best.values}
@@ -178,7 +179,7 @@ def summarise_run(training: Training, directory: Path, console: Console, seconds
         "best_step": best.step,
         "best_epoch": best.epoch,
         "epochs": training.epoch,
-        "seconds": round(seconds, 3),
+        "seconds": round(time.perf_counter() - training.started, 3),
         "images_per_second": round(training.images / training.seconds, 2) if training.seconds else None,
         "device": str(training.precision.device),
         "precision": training.precision.name,

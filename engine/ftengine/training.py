@@ -43,7 +43,10 @@ class Best:
 
 @dataclass
 class Training:
-    """A run in progress. `step` counts the finished optimizer steps, of `steps`."""
+    """A run in progress. `step` counts the finished optimizer steps, of `steps`.
+
+    `started` is when it began by this process's clock, had it never been interrupted.
+    """
 
     plan: Plan
     model: Model
@@ -59,6 +62,7 @@ class Training:
     signals: Signals
     ema: Ema | None = None
     step: int = 0
+    started: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
         config = self.plan.config.train
@@ -155,6 +159,7 @@ class Training:
             "meter": self.meter.state(),
             "logged_step": self.logged_step,
             "since_logged": started - self.logged_at,
+            "elapsed": started - self.started,
             "images": self.images,
             "seconds": self.seconds,
         }
@@ -194,6 +199,7 @@ class Training:
             self.store.point("best", checkpoint.path)
         self.epoch_loss = (state["epoch_loss"][0], state["epoch_loss"][1])
         self.meter.load(state["meter"], self.precision.device)
+        self.started -= state["elapsed"]
         self.logged_step = state["logged_step"]
         self.logged_at = time.perf_counter() - state["since_logged"]
         self.images, self.seconds = state["images"], state["seconds"]
@@ -203,5 +209,8 @@ def last_checkpoint(store: Store, run: Path) -> Checkpoint:
     """The checkpoint that a resumed run continues from."""
     path = store.find("last")
     if path is None:
-        raise CheckpointError(f"{run} has no checkpoint to continue from: expected {store.folder / 'last.json'}")
+        raise CheckpointError(
+            f"{run} has no checkpoint to continue from: expected {store.folder / 'last.json'}; if the run ended before "
+            "its first, delete the folder and start it again"
+        )
     return store.load(path, for_training=True)

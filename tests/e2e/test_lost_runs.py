@@ -1,6 +1,7 @@
 """A loss that is not finite, a signal, a damaged checkpoint: what was saved stays, and the run can go on."""
 
 import json
+import shutil
 
 import pytest
 
@@ -55,6 +56,23 @@ def test_a_signal_saves_and_stops(runs, trigger, signal, code):
     assert f"stopped by {signal} after step 5; everything is saved" in stopped.result.stdout
     assert f"continue with: ftengine run --resume {stopped.directory}" in stopped.result.stdout
     assert not (stopped.directory / "summary.json").exists()
+
+
+def test_the_seconds_of_a_resumed_run_are_those_of_all_its_parts(runs, cli, trigger):
+    stopped = runs(failing(trigger, "SIGINT", at=4), exit_code=130)
+    trigger.unlink()
+    elapsed = json.loads((stopped.checkpoint() / "state.json").read_text())["elapsed"]
+    assert cli("run", "--resume", stopped.directory).exit_code == 0
+    assert stopped.summary["seconds"] > elapsed > 0
+
+
+def test_a_run_that_ended_before_its_first_checkpoint(runs, cli):
+    run = runs()
+    shutil.rmtree(run.directory / "checkpoints")
+    result = cli("run", "--resume", run.directory)
+    assert result.exit_code == 1
+    assert "has no checkpoint to continue from" in result.stderr
+    assert "if the run ended before its first, delete the folder and start it again" in result.stderr
 
 
 def test_a_signal_in_a_process_of_its_own(cli_process, config_file, trigger, third_party_site, tmp_path):
@@ -126,7 +144,7 @@ def test_resume_changes_nothing_of_the_run(runs, cli, config_file):
     assert "optimizer.lr: the run has 0.01, the config 0.5" in result.stderr
     result = cli("run", "--resume", finished.directory, "--task", "regression")
     assert result.exit_code == 1
-    assert "--task regression: the run in" in result.stderr
+    assert f"--task regression: the run in {finished.directory} is of classification\n" in result.stderr
 
 
 @pytest.mark.parametrize("train", [{}, {"epochs": 9, "early_stopping": {"patience": 1, "min_delta": 2}}], ids=str)
