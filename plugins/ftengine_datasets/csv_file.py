@@ -95,7 +95,7 @@ class Table:
         self.problems: list[tuple[int, str]] = []
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
-                reader = csv.reader(file, delimiter=delimiter)
+                reader = csv.reader(file, delimiter=delimiter, skipinitialspace=delimiter != " ")
                 lines = ((reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row))
                 self.header = next(lines, (0, []))[1]
                 self.rows = list(lines)

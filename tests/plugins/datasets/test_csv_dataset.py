@@ -109,6 +109,17 @@ def test_another_delimiter_line_end_and_a_byte_order_mark(root):
     assert [data.target(i)["values"].item() for i in range(len(data))] == [10, 20, 30]
 
 
+def test_spaces_before_quotes(root):
+    text = 'image, kind\npics/a.png, "cat, ""old"""\npics/b.png,  ant\n'
+    (root / "data" / "train.csv").write_text(text)
+    assert load(root, label="kind").names == {"label": ("ant", 'cat, "old"')}
+
+
+def test_spaces_as_delimiters(root):
+    (root / "data" / "train.csv").write_text("image kind\npics/a.png cat\npics/b.png ant\n")
+    assert load(root, label="kind", delimiter=" ").names == {"label": ("ant", "cat")}
+
+
 def test_images_folder(root):
     (root / "data" / "train.csv").write_text("image,kind\na.png,x\n")
     assert len(load(root, label="kind", images="data/pics")) == 1
