@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ftengine.checkpoint import Checkpoint, Store, load_model
 from ftengine.data import LoaderSettings, Stream
 from ftengine.ema import Ema
-from ftengine.errors import CheckpointError
+from ftengine.errors import CheckpointError, TrainingError, name_list
 from ftengine.evaluate import Evaluation
 from ftengine.freeze import Freezer
 from ftengine.guard import LossGuard
@@ -143,6 +145,7 @@ class Training:
             return
         started = time.perf_counter()
         self.guard.check()
+        self._check_parameters()
         tensors, plain = optimizer_state(self.optimizer, self.model)
         raw = self.model.state_dict()
         average = None if self.ema is None else self.ema.model.state_dict()
@@ -168,6 +171,17 @@ class Training:
         self.saved_step = self.step
         self.tracker.saved(path)
         self.logged_at += time.perf_counter() - started  # the time of saving is not the training's
+
+    def _check_parameters(self) -> None:
+        """Raises TrainingError if a step has broken the model without a loss that shows it; a synchronisation point."""
+        parameters = dict(self.model.named_parameters())
+        finite = torch.stack([parameter.isfinite().all() for parameter in parameters.values()]).tolist()
+        broken = [name for name, good in zip(parameters, finite, strict=True) if not good]
+        if broken:
+            raise TrainingError(
+                f"the parameters are not finite after step {self.step}, and are not saved: {name_list(broken, 3)}\n"
+                "  common causes: a learning rate that is too high, or a gradient that is not finite where the loss is"
+            )
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take a checkpoint's state; raises CheckpointError if it is another run's, or the data have changed."""

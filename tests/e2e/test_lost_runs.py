@@ -1,6 +1,7 @@
 """A loss that is not finite, a signal, a damaged checkpoint: what was saved stays, and the run can go on."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -47,6 +48,20 @@ def test_a_loss_that_is_not_finite_at_once(runs, trigger):
     lost = runs(failing(trigger, "nan", at=1), exit_code=1)
     assert "step 1 (epoch 1)" in lost.result.stderr
     assert "there is no checkpoint yet" in lost.result.stderr
+
+
+def test_parameters_that_are_not_finite_are_not_saved(runs, monkeypatch):
+    """The last step of the second epoch breaks them, though its loss was finite."""
+
+    def broken(optimizer, schedule, step, *others):
+        for group in optimizer.param_groups:
+            group["lr"] = math.nan if step == 5 else 0.01
+
+    monkeypatch.setattr("ftengine.loop.set_learning_rates", broken)
+    run = runs(exit_code=1)
+    assert "the parameters are not finite after step 6, and are not saved" in run.result.stderr
+    assert f"the last good checkpoint stays: {run.directory}/checkpoints/step-00000003" in run.result.stderr
+    assert run.checkpoint("last").name == run.checkpoint("best").name == "step-00000003"
 
 
 @pytest.mark.parametrize(("signal", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
