@@ -93,10 +93,12 @@ def make_splits(plan: Plan, stream: str, tasks: Mapping[str, Task]) -> Splits:
         own = [tasks[name].strata(train) for name, task in plan.tasks.items() if task.stream == stream]
         return next((found for found in own if found is not None), None)
 
+    left = 1.0  # of the training split, after what is held out for testing
     if test is None and options.test_fraction:
+        left -= options.test_fraction
         train, test = hold_out(train, options.test_fraction, options.split_seed, strata(), "test")
     if val is None:
-        train, val = hold_out(train, options.val_fraction, options.split_seed, strata(), "val")
+        train, val = hold_out(train, options.val_fraction / left, options.split_seed, strata(), "val")
     return Splits(train, val, test)
 
 

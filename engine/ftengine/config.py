@@ -112,7 +112,8 @@ Size = Annotated[
     BeforeValidator(_pair),
     WithJsonSchema({"anyOf": [_SIDE, {"type": "array", "items": _SIDE, "minItems": 2, "maxItems": 2}]}),
 ]
-Triple = tuple[float, float, float]
+Mean = Annotated[float, Field(ge=0, le=1)]
+Deviation = Annotated[float, Field(gt=0, le=1)]
 
 
 class ImageConfig(Section):
@@ -127,8 +128,12 @@ class ImageConfig(Section):
         "start",
         description="Fit before the augmentations, or after them (for crops taken from the full image).",
     )
-    mean: Triple | None = Field(None, description="Channel means for images in 0..1; default: the weights' own.")
-    std: Triple | None = Field(None, description="Channel deviations for images in 0..1; default: the weights' own.")
+    mean: tuple[Mean, Mean, Mean] | None = Field(
+        None, description="Channel means for images in 0..1; default: the weights' own."
+    )
+    std: tuple[Deviation, Deviation, Deviation] | None = Field(
+        None, description="Channel deviations for images in 0..1; default: the weights' own."
+    )
 
 
 class TaskConfig(Section):

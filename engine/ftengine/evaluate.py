@@ -59,25 +59,26 @@ def evaluate(
     batch_size = plan.config.train.eval_batch_size or plan.config.train.batch_size
     evaluation = Evaluation()
     loss = 0.0
+    with_loss = all(model.heads[task].loss_in_eval for _, tasks in splits for task in tasks)
     for split, tasks in splits:
         total = torch.zeros((), device=precision.device)
-        with_loss = [task for task in tasks if model.heads[task].loss_in_eval]
         for batch in batches(split, in_order(len(split), batch_size), loader):
             with precision.autocast():
                 results = model(batch.to(precision.device), tasks)
                 if with_loss:
-                    value, _ = weighted_terms(plan, model, {task: results[task] for task in with_loss})
+                    value, _ = weighted_terms(plan, model, results)
                     total += value.float() * len(batch)
             for task in tasks:
                 head = model.heads[task]
                 predictions = head.predict(results[task].output, results[task].batch)  # type: ignore[operator]
                 for metric in metrics[task]:
                     metric.update(predictions, batch.targets[task])
-        loss += float(total) / len(split) if with_loss else float("nan")  # a synchronisation point, once a pass
-    evaluation.values["loss"] = loss
+        loss += float(total) / len(split)  # a synchronisation point, once a pass
+    if with_loss:
+        evaluation.values["loss"] = loss
+        if plan.monitor.task is None:
+            evaluation.monitored = loss
     _compute(plan, metrics, evaluation)
-    if plan.monitor.task is None:
-        evaluation.monitored = loss
     return evaluation
 
 

@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pluggy
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
     "API_VERSION",
@@ -95,6 +95,13 @@ class DatasetOptions(Options):
         0.0, ge=0, lt=1, description="Part of `train` held out for testing when `test` is left out."
     )
     split_seed: int = Field(0, ge=0, description="Seed of the held-out split.")
+
+    @model_validator(mode="after")
+    def _leaves_something(self) -> DatasetOptions:
+        held = (self.val_fraction if self.val is None else 0) + (self.test_fraction if self.test is None else 0)
+        if held >= 1:
+            raise ValueError(f"val_fraction and test_fraction hold out {held:g} of `train`, which leaves nothing of it")
+        return self
 
     def target_fields(self) -> frozenset[str] | None:
         """The target fields these options provide, or None for all that the spec declares."""

@@ -110,8 +110,12 @@ class Training:
         self.logged_step, self.logged_at = self.step, now
 
     def judge(self, evaluation: Evaluation, epoch: int) -> None:
-        """Log an evaluation of the val split, and decide whether it is the best so far. NaN never is."""
-        value, best = evaluation.monitored, self.best
+        """Log an evaluation of the val split, and decide whether it is the best so far.
+
+        One that is not finite never is: neither a value of NaN nor, whatever the metric says of it, a loss of NaN.
+        """
+        best = self.best
+        value = evaluation.monitored if math.isfinite(evaluation.values.get("loss", 0.0)) else math.nan
         self.is_best = self._gain(value, best.value) > 0
         if self.is_best:
             best.value, best.step, best.epoch, best.values = value, self.step, epoch, dict(evaluation.values)
