@@ -225,7 +225,7 @@ class Config(Section):
     task: Ref | None = Field(None, description="The task of a run with one task.")
     tasks: dict[str, TaskConfig] | None = Field(None, description="Several tasks on one backbone, by a name of yours.")
     data: DataRef | None = Field(None, description="Images and labels; shared by all tasks without their own.")
-    backbone: BackboneRef = Field(description="The network that all tasks share.")
+    backbone: BackboneRef | None = Field(None, description="The network that all tasks share; required.")
     head: Ref | None = Field(None, description="Default: the task's.")
     loss: Ref | None = Field(None, description="Default: the task's.")
     metrics: tuple[Ref, ...] | None = Field(None, description="Default: the task's.")

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from ftengine import augment
 from ftengine.compatibility import check_fit, pick_monitor, target_field
-from ftengine.config import Config, DataRef, Ref, TaskConfig, parse, parse_rest
+from ftengine.config import Config, DataRef, Ref, TaskConfig, Weights, parse, parse_rest
 from ftengine.document import Document, KeyPath, Origin, override, read
 from ftengine.errors import ConfigError, FtengineError, Problem, name_list, nearest, unknown
 from ftengine.host import Host
@@ -92,8 +92,12 @@ class _Resolver:
         config = self.config
         for message in self.host.require(config.plugins.require):
             self.problem(("plugins", "require"), message)
-        backbone = self.part("backbone", config.backbone, ("backbone",))
-        weights = self.weights(backbone)
+        backbone = weights = None
+        if config.backbone is None:
+            self.problem(("backbone",), "required, but not given")
+        else:
+            backbone = self.part("backbone", config.backbone, ("backbone",))
+            weights = self.weights(backbone, config.backbone.weights)
         freeze = self.part("freeze", config.freeze, ("freeze",))
         optimizer = self.named(config.optimizer, OPTIMIZERS, "optimizer")
         schedule = self.named(config.schedule, SCHEDULES, "schedule")
@@ -159,13 +163,13 @@ class _Resolver:
             return None
         return self.options(table[name], ref, (what,))
 
-    def weights(self, backbone: Part | None) -> WeightSource | None:
+    def weights(self, backbone: Part | None, weights: Weights) -> WeightSource | None:
         if backbone is None:
             return None
         spec: BackboneSpec = backbone.spec
         try:
             name = backbone.component.name
-            return weight_source(self.config.backbone.weights, spec, name, present=not self.trained)
+            return weight_source(weights, spec, name, present=not self.trained)
         except FtengineError as error:
             self.problem(self.name_path(("backbone", "weights"), "source"), str(error))
             return None

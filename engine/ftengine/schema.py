@@ -47,6 +47,7 @@ def config_schema(host: Host) -> Schema:
         "title": "ftengine config",
         "description": "A run of ftengine: what to fine-tune, on what, and how.",
         **{key: value for key, value in schema.items() if key not in ("title", "description")},
+        "required": ["backbone"],
     }
 
 

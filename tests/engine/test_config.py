@@ -160,12 +160,6 @@ def test_mistakes_elsewhere(data, expected):
     assert mistakes(**data) == expected
 
 
-def test_a_config_without_a_backbone():
-    config, problems = parse(Document({"task": "classification"}))
-    assert config is None
-    assert [(problem.path, problem.message) for problem in problems] == [("backbone", "required, but not given")]
-
-
 def test_all_mistakes_are_found_at_once():
     found = mistakes(train={"epochs": 0, "seed": -1, "monitr": "loss"}, image={"fit": 3}, hed="linear")
     assert set(found) == {"train.epochs", "train.seed", "train.monitr", "image.fit", "hed"}

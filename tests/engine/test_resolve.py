@@ -233,3 +233,11 @@ def test_a_disabled_plugin_is_the_reason_that_is_given(refused):
 def test_a_misspelt_key_beside_the_options_gets_the_nearest(refused):
     text = DIGITS.replace("weights:", "wieghts:")
     assert any("unknown key 'wieghts'; did you mean 'weights'?" in problem for _, _, problem in refused(text))
+
+
+def test_a_missing_backbone_hides_no_other_mistake(refused):
+    assert refused("task: clasification\ndata: digts\n") == [
+        (1, "task", "unknown task 'clasification'; did you mean 'classification'?"),
+        (2, "data", "unknown dataset 'digts'; did you mean 'digits'?"),
+        (None, "backbone", "required, but not given"),
+    ]
