@@ -61,8 +61,10 @@ def plain_turns(data: Path, batch_size: int, steps: int, bf16: bool) -> Callable
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--turns", type=int, default=15, help="of ten steps; 15 are an epoch of 10,000 images")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument(
+        "--turns", type=int, default=7, help="of ten steps; 7 are an epoch of 10,000 images in batches of 128"
+    )
     arguments = parser.parse_args()
     steps = arguments.turns * TURN
     engine, precision = engine_turns(arguments.data, arguments.batch_size, steps + TURN)
