@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from ftengine.host import KINDS, Component, Host
+from ftengine.host_lookup import plural
 from ftengine.optimizers import OPTIMIZERS
 from ftengine.plugin import TaskSpec
 from ftengine.schedule import SCHEDULES
 from reference.markdown import table as markdown_table
-
-PLURAL = {
-    "task": "tasks",
-    "backbone": "backbones",
-    "head": "heads",
-    "loss": "losses",
-    "metric": "metrics",
-    "freeze": "freeze policies",
-    "dataset": "datasets",
-}
 
 
 def table(_: str) -> str:
@@ -31,7 +22,7 @@ def table(_: str) -> str:
         for task in [None, *tasks]:
             names = _names([component for component in own if component.task == task])
             if names:
-                rows.append((PLURAL[kind] + (f" of {task}" if task else ""), names))
+                rows.append((plural(kind) + (f" of {task}" if task else ""), names))
     rows.append(("optimizers", ", ".join(f"`{name}`" for name in OPTIMIZERS)))
     rows.append(("schedules", ", ".join(f"`{name}`" for name in SCHEDULES)))
     return markdown_table(("kind", "names"), rows)
