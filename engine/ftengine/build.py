@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from ftengine import seeding
 from ftengine.augment import build as build_augmentation
@@ -190,21 +191,37 @@ def make_model(plan: Plan, tasks: Mapping[str, Task], *, pretrained: bool = True
         metrics[name] = make_metrics(plan, name, tasks[name])
     freeze = make(plan.freeze, FreezeContext(stage_parameters(backbone)), FreezePolicy)  # type: ignore[type-abstract]
     coverage = load_weights(backbone, plan.weights) if pretrained else None
-    probe(backbone, image.size, plan.backbone.component.name)
+    single = probe(backbone, image.size, plan.backbone.component.name)
     model = Model(backbone, heads, losses, image.mean or backbone.mean, image.std or backbone.std)
+    model.single_position_norms = single
     return Built(model, metrics, freeze, coverage)
 
 
 @torch.no_grad()
-def probe(backbone: Backbone, size: tuple[int, int], name: str) -> None:
-    """Run one black image through, so that a size the network cannot take is known before training."""
+def probe(backbone: Backbone, size: tuple[int, int], name: str) -> list[nn.Module]:
+    """Run one black image through, so that a size the network cannot take is known before training.
+
+    Returns the BatchNorm layers that got one value a channel: in train mode they need more than one image.
+    """
+    single: list[nn.Module] = []
+
+    def note(module: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        if inputs[0].numel() == inputs[0].shape[1]:
+            single.append(module)
+
+    norms = [module for module in backbone.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    hooks = [norm.register_forward_pre_hook(note) for norm in norms]
     backbone.eval()
     try:
         backbone(torch.zeros(1, 3, *size))
     except Exception as error:
         cause = f"{type(error).__name__}: {error}"
         raise FtengineError(f"image.size: {name} cannot take images of {size[0]}x{size[1]} pixels: {cause}") from error
+    finally:
+        for hook in hooks:
+            hook.remove()
     backbone.train()
+    return single
 
 
 def make_backbone(plan: Plan) -> Backbone:

@@ -93,6 +93,7 @@ class Model(nn.Module):
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
         self.frozen_norms: list[nn.Module] = []
+        self.single_position_norms: list[nn.Module] = []  # BatchNorms that see one value a channel and image
         self.memory_format = torch.contiguous_format
         named = backbone.stages.named_parameters(remove_duplicate=False)
         self.fixed = {name for name, parameter in named if not parameter.requires_grad}

@@ -14,7 +14,7 @@ import torch
 from ftengine.checkpoint import Checkpoint, Store, load_model
 from ftengine.data import LoaderSettings, Stream
 from ftengine.ema import Ema
-from ftengine.errors import CheckpointError, TrainingError, name_list
+from ftengine.errors import CheckpointError, FtengineError, TrainingError, name_list
 from ftengine.evaluate import Evaluation
 from ftengine.freeze import Freezer
 from ftengine.guard import LossGuard
@@ -90,6 +90,14 @@ class Training:
         """Freeze what the policy says for this epoch, and show the table of stages if that changed anything."""
         if self.freezer.apply(Progress(epoch, self.plan.config.train.epochs)):
             self.tracker.stages(summarise(self.model), self.optimizer.param_groups, epoch)
+        config, frozen = self.plan.config.train, set(map(id, self.model.frozen_norms))
+        if config.batch_size == config.accumulate and any(
+            id(n) not in frozen for n in self.model.single_position_norms
+        ):
+            raise FtengineError(
+                f"train.batch_size {config.batch_size} in {config.accumulate} parts is one image a part, of which a "
+                "BatchNorm layer sees a single value a channel: use larger parts or images, or freeze its stage"
+            )
 
     def log_training(self) -> None:
         """Write the mean losses since the last time; a synchronisation point."""
