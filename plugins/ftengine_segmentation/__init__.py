@@ -1,0 +1,1 @@
+"""Semantic segmentation: the task, its heads, losses and metrics."""
