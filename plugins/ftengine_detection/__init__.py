@@ -1,0 +1,1 @@
+"""Object detection: the task, its heads, losses and metrics."""

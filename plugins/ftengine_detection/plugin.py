@@ -1,0 +1,50 @@
+"""What the detection plugin offers. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ftengine.plugin import Defaults, HeadSpec, LossSpec, TaskSpec, hookimpl
+from ftengine_detection import options
+
+FTENGINE_API = (1, 0)
+
+
+@hookimpl
+def register_tasks() -> Iterator[TaskSpec]:
+    yield TaskSpec(
+        name="detection",
+        factory="ftengine_detection.task:Detection",
+        summary="A box and a class for each object in an image (boxes).",
+        options=options.TaskOptions,
+        targets={"boxes": Defaults(head="faster_rcnn", loss="faster_rcnn", metrics=("coco_map",))},
+        image_size=800,
+        image_fit="shorter",
+    )
+
+
+@hookimpl
+def register_heads() -> Iterator[HeadSpec]:
+    yield HeadSpec(
+        name="faster_rcnn",
+        task="detection",
+        factory="ftengine_detection.faster_rcnn:faster_rcnn",
+        summary="Two stages: a feature pyramid, a region proposal network and a box head on its proposals.",
+        options=options.FasterRcnnOptions,
+        levels=("c2", "c3", "c4", "c5"),
+        loss="faster_rcnn",
+        weights=("coco",),
+    )
+
+
+@hookimpl
+def register_losses() -> Iterator[LossSpec]:
+    yield LossSpec(
+        name="faster_rcnn",
+        task="detection",
+        factory="ftengine_detection.faster_rcnn_loss:FasterRcnnLoss",
+        summary="Objectness and boxes of the proposals, class and box of the detections.",
+        options=options.FasterRcnnLossOptions,
+        heads=("faster_rcnn",),
+        fields=("boxes",),
+    )
