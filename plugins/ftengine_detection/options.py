@@ -16,7 +16,7 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Overlap = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
-Size = Annotated[float, Field(gt=0)]
+Ratio = Annotated[float, Field(gt=0)]
 BoxForm = Literal["smooth_l1", "giou", "ciou"]
 
 FASTER_RCNN_PRESETS: dict[str, dict[str, Any]] = {
@@ -57,13 +57,13 @@ class FasterRcnnOptions(Options):
         description="The values of what is not given here; small: narrow layers, small anchors and few proposals, for "
         "images of about 128 pixels and training on a CPU.",
     )
-    anchor_sizes: list[Annotated[list[Size], Field(min_length=1)]] = Field(
+    anchor_sizes: list[Annotated[list[Count], Field(min_length=1)]] = Field(
         [[32], [64], [128], [256], [512]],
         min_length=5,
         max_length=5,
         description="Sides of the anchors in pixels, a list for each of the levels p2 … p6.",
     )
-    anchor_aspect_ratios: list[Size] = Field(
+    anchor_aspect_ratios: list[Ratio] = Field(
         [0.5, 1.0, 2.0], min_length=1, description="Height / width of the anchors; every size is used with each."
     )
     fpn_channels: Count = Field(256, description="Channels of the feature pyramid, and of v2's box head.")

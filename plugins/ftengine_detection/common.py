@@ -1,0 +1,81 @@
+"""What every detection head needs around torchvision's parts."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, FeaturePyramidNetwork
+
+from ftengine.protocols import Batch, Frame, HeadContext, Prediction
+
+Instances = dict[str, Tensor]
+"""One image's objects, as torchvision's parts take them: `boxes` float32 [N, 4] x1 y1 x2 y2, `labels` int64 [N]."""
+
+
+def image_list(batch: Batch) -> ImageList:
+    """The batch as torchvision's parts take it: the padded tensor, and each image's own (height, width) in it."""
+    return ImageList(batch.images, [frame.size for frame in batch.frames])
+
+
+def instances(batch: Batch, first_label: int = 0) -> list[Instances]:
+    """The objects that each image of the batch is trained with, in its pixels; a crowd is none.
+
+    Reads ``targets["boxes"]``, ``["labels"]`` and ``["crowd"]``, each a list of one tensor an image. The first class
+    gets the label `first_label`: 1 where 0 is the background.
+    """
+    found = []
+    targets = batch.targets
+    for boxes, labels, crowd in zip(targets["boxes"], targets["labels"], targets["crowd"], strict=True):
+        single = ~crowd
+        found.append({"boxes": boxes[single].float(), "labels": labels[single] + first_label})
+    return found
+
+
+def pyramid(
+    context: HeadContext,
+    levels: Sequence[str],
+    channels: int,
+    extra: ExtraFPNBlock,
+    norm: Callable[..., nn.Module] | None = None,
+) -> FeaturePyramidNetwork:
+    """Torchvision's feature pyramid on `levels` of the backbone; `extra` makes the coarser levels."""
+    return FeaturePyramidNetwork([context.channels[level] for level in levels], channels, extra, norm)
+
+
+def pick(features: Mapping[str, Tensor], levels: Sequence[str]) -> dict[str, Tensor]:
+    """The `levels` of the backbone's features, in that order."""
+    return OrderedDict((level, features[level]) for level in levels)
+
+
+def anchors(generator: AnchorGenerator, images: ImageList, features: Sequence[Tensor]) -> list[Tensor]:
+    """The anchors of each image, float32 [A, 4], of all levels one after another.
+
+    The generator makes them in the type of the features, and bfloat16 has no odd numbers above 256.
+    """
+    grids = [level.new_empty(level.shape[-2:], dtype=torch.float32) for level in features]
+    made: list[Tensor] = generator(images, grids)
+    return made
+
+
+def predictions(
+    boxes: Sequence[Tensor], scores: Sequence[Tensor], labels: Sequence[Tensor], frames: Sequence[Frame]
+) -> list[Prediction]:
+    """Each image's detections in its original pixels and on the CPU, in the order they come in.
+
+    `boxes` [N, 4], `scores` [N], `labels` int64 [N] from 0. What lies outside the original image, in the part that
+    was filled up, is left out.
+    """
+    counts = [len(part) for part in boxes]
+    # One transfer for the whole batch.
+    packed = [torch.cat(list(parts)).detach().cpu() for parts in (boxes, scores, labels)]
+    found = []
+    for place, score, label, frame in zip(*(part.split(counts) for part in packed), frames, strict=True):
+        original = frame.to_original(place.float())
+        inside = (original[:, 2:] > original[:, :2]).all(1)
+        found.append({"boxes": original[inside], "scores": score[inside].float(), "labels": label[inside]})
+    return found
