@@ -9,7 +9,7 @@ from ftengine.host import Host
 
 ENGINE_FILES = files(ENGINE)
 PLUGIN_FILES = [path for folder in PLUGINS.values() for path in files(folder)]
-PUBLIC = ("ftengine.plugin", "ftengine.protocols", "ftengine.errors", "ftengine.images")
+PUBLIC = ("ftengine.plugin", "ftengine.protocols", "ftengine.errors", "ftengine.images", "ftengine.pictures")
 
 
 def within(module, packages):
