@@ -18,8 +18,10 @@ __all__ = ["beside", "draw_boxes", "overlay", "palette"]
 
 IGNORE = 255  # as in ftengine.protocols, which imports torch
 
-FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "wqy-microhei.ttc")
-FONTS += ("Arial.ttf", "arial.ttf", "Arial Unicode.ttf", "msyh.ttc", "PingFang.ttc")
+FONTS = (
+    *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "wqy-microhei.ttc"),
+    *("Arial.ttf", "arial.ttf", "Arial Unicode.ttf", "msyh.ttc", "PingFang.ttc"),
+)
 """What a system may have to write names with that go beyond ASCII, which is all that Pillow's own font knows."""
 
 SMALL = 512
@@ -145,7 +147,7 @@ class _Pen:
         """A pen for `picture` that can write `texts`."""
         side = max(picture.size)
         letters = max(14, round(side / 60))
-        return cls(letters, max(2, round(side / 400)), _font(letters, frozenset("".join(texts))))
+        return cls(letters, max(2, round(side / 250)), _font(letters, frozenset("".join(texts))))
 
     @property
     def gap(self) -> int:
@@ -196,7 +198,7 @@ class _Pen:
             if x > self.gap and x + needed + self.gap > width:
                 x, y = self.gap, y + row
             places.append((x, y, text, colour))
-            x += needed + 3 * self.gap
+            x += needed + 4 * self.gap
         sheet = Image.new("RGB", (width, y + row), "white")
         canvas = ImageDraw.Draw(sheet)
         for x, y, text, colour in places:
