@@ -22,8 +22,10 @@ __all__ = [
     "FitMode",
     "find_images",
     "fit",
+    "image_sizes",
     "is_hidden",
     "read_image",
+    "read_mask",
     "require_images",
     "verify_images",
 ]
@@ -37,9 +39,13 @@ KNOWN = ", ".join(FORMATS)
 MAX_PIXELS = 178_956_970
 """Most pixels an image may have. Pillow refuses larger ones itself, as decompression bombs, at its default setting."""
 
+MASK_FORMATS = ("PNG", "BMP", "TIFF", "GIF")
+"""What masks are kept in: formats that give back every value as it was written."""
+
 FitMode = Literal["stretch", "crop", "pad"]
 
 ORIENTATION = 0x0112  # the EXIF tag
+TRANSPOSED = (5, 6, 7, 8)  # its values that exchange height and width
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
@@ -56,6 +62,23 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     # Decoders meet a broken file with exceptions of many types (OSError, SyntaxError, ValueError, struct.error, …).
     except Exception as error:
         raise DataError(f"cannot read image {os.fspath(path)}: {_cause(path, error)}") from error
+
+
+def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
+    """The values in mask file `path`, as they are stored: neither palette nor EXIF orientation (but TIFF's) is applied.
+
+    Palette and grey files give their indices, uint8 [H, W] (bilevel ones 0 and 1), or uint16 [H, W] where they have 16
+    bits; colour files give uint8 [H, W, 3] RGB. An alpha channel is dropped if nothing is transparent. Raises DataError
+    if the file is no PNG, BMP, TIFF or GIF (what JPEG keeps is not what was written), is broken, or is too large.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            _check_pixels(image)
+            if image.format not in MASK_FORMATS:
+                raise ValueError(f"masks are not kept in {image.format}, which may change values; save it as PNG")
+            return _values(image)
+    except Exception as error:
+        raise DataError(f"cannot read mask {os.fspath(path)}: {_cause(path, error)}") from error
 
 
 def find_images(folder: str | os.PathLike[str]) -> list[Path]:
@@ -115,6 +138,18 @@ def verify_images(paths: Sequence[str | os.PathLike[str]]) -> list[tuple[str, st
         return [(os.fspath(path), cause) for path, cause in zip(paths, causes, strict=True) if cause is not None]
 
 
+def image_sizes(paths: Sequence[str | os.PathLike[str]]) -> list[tuple[int, int] | str]:
+    """(height, width) of each of `paths` as `read_image` will give it, upright; or, as a string, why it is unreadable.
+
+    Only the headers are read, as `verify_images` does. (Of a PNG only an orientation that stands before its pixels,
+    where programs write it, is seen.)
+    """
+    if not paths:
+        return []
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        return list(pool.map(_header_size, paths, chunksize=64))
+
+
 def require_images(paths: Sequence[str | os.PathLike[str]], place: str) -> None:
     """Raises DataError if any of `paths` is unreadable: begins with `place`, names the first and counts the others."""
     bad = verify_images(paths)
@@ -140,12 +175,20 @@ def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
 
 
 def _header_cause(path: str | os.PathLike[str]) -> str | None:
+    size = _header_size(path)
+    return size if isinstance(size, str) else None
+
+
+def _header_size(path: str | os.PathLike[str]) -> tuple[int, int] | str:
     try:
         with Image.open(path, formats=FORMATS) as image:
             _check_pixels(image)
+            # A PNG's own getexif would decode its pixels, to look for EXIF data behind them. Of a TIFF Pillow itself
+            # gives the upright size.
+            turned = image.format != "TIFF" and Image.Image.getexif(image).get(ORIENTATION, 1) in TRANSPOSED
+            return (image.width, image.height) if turned else (image.height, image.width)
     except Exception as error:
         return _cause(path, error)
-    return None
 
 
 def _check_pixels(image: Image.Image) -> None:
@@ -186,6 +229,24 @@ def _rgb(image: Image.Image) -> Image.Image:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     return image.convert("RGB")
+
+
+def _values(image: Image.Image) -> np.ndarray:
+    """What `read_mask` returns of an opened file."""
+    if image.mode in ("RGBA", "LA"):
+        if image.getchannel("A").getextrema() != (255, 255):
+            raise ValueError("it has transparent pixels, which stand for no class; save it without alpha channel")
+        image = image.convert(image.mode[:-1])
+    if image.mode in ("RGB", "L", "P"):
+        return np.array(image)
+    if image.mode == "1":
+        return np.array(image).astype(np.uint8)
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("it has values of more than 16 bits")
+        return values.astype(np.uint16)
+    raise ValueError(f"pixels of mode {image.mode} are neither indices nor colours")
 
 
 def _resize(
