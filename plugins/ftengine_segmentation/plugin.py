@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ftengine.plugin import Defaults, LossSpec, MetricSpec, TaskSpec, hookimpl
+from ftengine.plugin import Defaults, HeadSpec, LossSpec, MetricSpec, TaskSpec, hookimpl
 from ftengine_segmentation import options
+from ftengine_segmentation.head_specs import HEADS
 
 FTENGINE_API = (1, 0)
 
@@ -21,6 +22,11 @@ def register_tasks() -> Iterator[TaskSpec]:
         image_size=512,
         image_fit="shorter",
     )
+
+
+@hookimpl
+def register_heads() -> Iterator[HeadSpec]:
+    yield from HEADS
 
 
 @hookimpl
