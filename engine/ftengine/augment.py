@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ftengine.augment_table import REFUSED, conforms, expected, import_albumentations, table
@@ -23,6 +24,8 @@ from ftengine.errors import ConfigError, DataError, Problem, unknown
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from ftengine.geometry import Scene
 
 __all__ = ["Augment", "build", "check", "schema"]
 
@@ -32,7 +35,7 @@ Problems = list[tuple[str, str]]
 # --- without torch: checking a config ---------------------------------------------------------------------------
 
 
-def check(entries: Sequence[Entry]) -> Problems:
+def check(entries: Sequence[Entry], fields: frozenset[str] = frozenset()) -> Problems:
     """What is wrong with `entries`: pairs of the place within them, as ``[0].p``, and a message."""
     return [problem for i, entry in enumerate(entries) for problem in _check_entry(entry, f"[{i}]")]
 
@@ -112,7 +115,10 @@ class Augment:
         self._numpy = Generator(PCG64(0))
         compose.set_random_state(self._numpy, self._python)
 
-    def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
+    def __call__(self, scene: Scene, seed: int) -> Scene:
+        return replace(scene, image=self._image(scene.image, seed))
+
+    def _image(self, image: np.ndarray, seed: int) -> np.ndarray:
         """Augments `image`, uint8 [H, W, 3] RGB, to uint8 [H', W', 3]; the size may change with crops and the like.
 
         The result depends on `image` and `seed` (≥ 0) only: not on the process, nor on earlier calls; `image`
@@ -151,7 +157,7 @@ class Augment:
         return self._place
 
 
-def build(entries: Sequence[Entry], place: str = "augment") -> Augment:
+def build(entries: Sequence[Entry], place: str = "augment", fields: frozenset[str] = frozenset()) -> Augment:
     """The pipeline of `entries`, as a config has them; `place` is their path in it, for errors.
 
     Raises ConfigError with all that `check` or the transforms' constructors find wrong. OpenCV's own threads are

@@ -11,9 +11,11 @@ from torch import nn
 
 from ftengine import seeding
 from ftengine.augment import build as build_augmentation
-from ftengine.data import Split, Stream, fingerprint, hold_out
+from ftengine.data import Split, Stream
 from ftengine.errors import ConfigError, DataError, FtengineError, Problem, name_list
 from ftengine.freeze import stage_parameters
+from ftengine.geometry import padded
+from ftengine.holdout import fingerprint, hold_out
 from ftengine.host import load_factory
 from ftengine.model import Model
 from ftengine.plan import Part, Plan
@@ -34,9 +36,14 @@ from ftengine.protocols import (
     Task,
     TaskContext,
 )
-from ftengine.weights import Coverage, load_weights
+from ftengine.vocabulary import SPATIAL_FIELDS
+from ftengine.weights import Coverage, load_published, load_weights, match_norms
+from ftengine.windows import Sliding
 
 Kind = TypeVar("Kind")
+
+PROBE_SIZE = 256
+"""Height and width of the image that a network is tried with, where images have no size of their own."""
 
 
 def make(part: Part, context: object, kind: type[Kind]) -> Kind:
@@ -115,7 +122,6 @@ def _check_fields(plan: Plan, stream: str, data: Dataset) -> None:
 def make_streams(plan: Plan, tasks: Mapping[str, Task]) -> dict[str, Stream]:
     """Datasets of all streams, with every task fitted on its training split and every split checked against it."""
     config = plan.config
-    augmentation = build_augmentation(list(config.augment), "augment") if config.augment else None
     streams = {}
     for name in plan.streams:
         own = tuple(task for task, spec in plan.tasks.items() if spec.stream == name)
@@ -128,15 +134,12 @@ def make_streams(plan: Plan, tasks: Mapping[str, Task]) -> dict[str, Stream]:
                 f"{config.train.batch_size}"
             )
 
-        def split(data: Dataset, which: str, own: tuple[str, ...] = own, name: str = name) -> Split:
-            return make_split(plan, tasks, data, which, own, augmentation if which == "train" else None, name)
-
         streams[name] = Stream(
             name,
             own,
-            split(splits.train, "train"),
-            split(splits.val, "val"),
-            None if splits.test is None else split(splits.test, "test"),
+            make_split(plan, tasks, splits.train, "train", own, name, training=True),
+            make_split(plan, tasks, splits.val, "val", own, name),
+            None if splits.test is None else make_split(plan, tasks, splits.test, "test", own, name),
             fingerprint(splits.train),
         )
     return streams
@@ -148,17 +151,28 @@ def make_split(
     data: Dataset,
     which: str,
     own: tuple[str, ...],
-    augmentation: Any = None,
     stream: str = "",
+    *,
+    training: bool = False,
 ) -> Split:
-    """A dataset with its tasks' encoders; every target is encoded once, so that a bad one shows before training."""
+    """A dataset with its tasks' encoders, and in training with the augmentations.
+
+    Every target is encoded once, so that a bad one shows before training; masks are not, which datasets check.
+    """
+    config = plan.config
     encoders = {task: tasks[task].encoder(data, f"the {which} split") for task in own}
     for index in range(len(data)):
         target = data.target(index)
-        for encode in encoders.values():
-            encode(target)
+        for task, encode in encoders.items():
+            if plan.tasks[task].field != "mask":
+                encode(target)
+    fields = frozenset(plan.tasks[task].field for task in own)
+    augmentation = None
+    if training and config.augment:
+        augmentation = build_augmentation(list(config.augment), "augment", fields & SPATIAL_FIELDS)
     collators = {task: tasks[task].collate for task in own}
-    return Split(data, encoders, collators, plan.config.image, augmentation, plan.config.train.seed, stream)
+    seed = config.train.seed
+    return Split(data, encoders, collators, config.image, fields, augmentation, seed, stream, training=training)
 
 
 @dataclass
@@ -176,24 +190,34 @@ def make_model(plan: Plan, tasks: Mapping[str, Task], *, pretrained: bool = True
     seeding.seed_init(plan.config.train.seed)
     backbone = make_backbone(plan)
     image = plan.config.image
-    if min(image.size) < backbone.min_size:
+    size = image.size or (PROBE_SIZE, PROBE_SIZE)
+    if min(size) < backbone.min_size:
         message = f"{plan.backbone.component.name} takes images of at least {backbone.min_size} pixels a side"
-        raise ConfigError([plan.document.problem(("image", "size"), f"{message}, found {list(image.size)}")])
+        raise ConfigError([plan.document.problem(("image", "size"), f"{message}, found {list(size)}")])
     heads, losses, metrics = {}, {}, {}
     for name, task in plan.tasks.items():
         lacking = [level for level in task.head.spec.levels if level not in backbone.channels]
         if lacking:
             message = f"head {task.head.component.name!r} needs {', '.join(lacking)}; this backbone has "
             raise ConfigError([Problem("backbone", message + ", ".join(backbone.levels))])
-        context = HeadContext(backbone.channels, backbone.strides, tasks[name])
+        context = HeadContext(
+            backbone.channels, backbone.strides, tasks[name], plan.backbone.component.name, task.head_weights
+        )
         heads[name] = make(task.head, context, Head)  # type: ignore[type-abstract]
-        losses[name] = make(task.loss, LossContext(tasks[name]), Loss)  # type: ignore[type-abstract]
+        losses[name] = [make(loss, LossContext(tasks[name]), Loss) for loss, _ in task.losses]  # type: ignore[type-abstract]
         metrics[name] = make_metrics(plan, name, tasks[name])
     freeze = make(plan.freeze, FreezeContext(stage_parameters(backbone)), FreezePolicy)  # type: ignore[type-abstract]
     coverage = load_weights(backbone, plan.weights) if pretrained else None
-    single = probe(backbone, image.size, plan.backbone.component.name)
+    for name, task in plan.tasks.items():
+        match_norms(backbone, heads[name])
+        if pretrained and task.head_weights is not None:
+            coverage = load_published(backbone, heads[name], task.head_weights)
+    if image.fit in ("shorter", "none"):
+        size = padded(size)
+    single = probe(backbone, size, plan.backbone.component.name)
     model = Model(backbone, heads, losses, image.mean or backbone.mean, image.std or backbone.std)
     model.single_position_norms = single
+    model.sliding = None if image.window is None else Sliding(image.window, image.window_overlap)
     return Built(model, metrics, freeze, coverage)
 
 

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+from ftengine.config import ImageConfig
 from ftengine.document import KeyPath
 from ftengine.errors import name_list, unknown
 from ftengine.host import Host
 from ftengine.plan import Monitor, Part, TaskPlan
-from ftengine.plugin import BackboneSpec, DatasetOptions, DatasetSpec, Defaults, HeadSpec, LossSpec, MetricSpec
+from ftengine.plugin import (
+    BackboneSpec,
+    DatasetOptions,
+    DatasetSpec,
+    Defaults,
+    HeadSpec,
+    LossSpec,
+    MetricSpec,
+    TaskSpec,
+)
+from ftengine.vocabulary import FITS, SPATIAL_FIELDS
 
 Report = Callable[[KeyPath, str], None]
 """Takes a place in the config and what is wrong there."""
@@ -45,7 +56,7 @@ def target_field(host: Host, task: Part, data: Part | None, report: Report) -> t
 def check_fit(
     host: Host,
     head: Part | None,
-    loss: Part | None,
+    losses: Sequence[Part | None],
     metrics: list[Part | None],
     target: str,
     backbone: Part | None,
@@ -59,7 +70,7 @@ def check_fit(
         if lacking:
             message = f"needs the levels {name_list(head_spec.levels)}, but {backbone.component.name} has no "
             report(head.path, message + name_list(lacking))
-    for part in [loss, *metrics]:
+    for part in [*losses, *metrics]:
         if part is None:
             continue
         spec: LossSpec | MetricSpec = part.spec
@@ -79,6 +90,40 @@ def check_fit(
             report(part.path, f"{message}, but the data give `{target}`; fitting: {name_list(alternatives)}")
         if isinstance(spec, LossSpec) and head and spec.heads and head.component.name not in spec.heads:
             report(part.path, f"{spec.name} is for the heads {name_list(spec.heads)}, not {head.component.name}")
+
+
+def image_config(config: ImageConfig, tasks: Sequence[TaskPlan], report: Report) -> ImageConfig:
+    """`config` with every value filled in, by the tasks' own where it is silent, and checked against the tasks."""
+    spatial = [task for task in tasks if task.field in SPATIAL_FIELDS]
+    spec: TaskSpec = (spatial or tasks)[0].task.spec
+    fit = config.fit or spec.image_fit
+    if fit == "crop" and spatial:
+        able = name_list([one for one in FITS if one != "crop"])
+        report(("image", "fit"), f"crop cuts off parts of an image that {spatial[0].name} must see; use one of {able}")
+    if fit == "none":
+        for key in ("size", "max_size"):
+            if getattr(config, key) is not None:
+                report(("image", key), "has no effect with `fit: none`, which leaves images as they are")
+        return config.model_copy(update={"fit": fit})
+    size = config.size or (spec.image_size, spec.image_size)
+    longest = config.max_size
+    if fit == "shorter":
+        if size[0] != size[1]:
+            report(("image", "size"), f"with `fit: shorter` it is one number, the shorter side; found {list(size)}")
+        longest = longest or size[0] * 5 // 3
+        if longest < size[0]:
+            report(("image", "max_size"), f"{longest} is less than size, {size[0]}")
+    elif longest is not None:
+        report(("image", "max_size"), f"goes with `fit: shorter`, not {fit}")
+    return config.model_copy(update={"fit": fit, "size": size, "max_size": longest})
+
+
+def check_windows(window: object, tasks: Sequence[TaskPlan], report: Report) -> None:
+    """Windows are for heads that can merge what they give for each."""
+    for task in tasks:
+        if window is not None and not task.head.spec.windows:
+            name = task.head.component.name
+            report(("image", "window"), f"the head {name} of {task.name} cannot put windows of an image together")
 
 
 def pick_monitor(wanted: str | None, tasks: Mapping[str, TaskPlan], joint: bool, report: Report) -> Monitor:

@@ -4,100 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    GetJsonSchemaHandler,
     ValidationError,
     WithJsonSchema,
     model_validator,
 )
-from pydantic_core import CoreSchema
 
+from ftengine.config_refs import BackboneRef, DataRef, HeadRef, Losses, Ref, Section
 from ftengine.document import Document
 from ftengine.errors import Problem
 from ftengine.validation import validation_problems
-
-
-class Section(BaseModel):
-    """A part of the config with a fixed set of keys.
-
-    `shorthand`: JSON Schemas of other ways to write it; `forms`: all ways to write it, for messages.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-    shorthand: ClassVar[tuple[dict[str, Any], ...]] = ()
-    forms: ClassVar[str] = "a mapping"
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        schema = handler.resolve_ref_schema(handler(core))
-        return {"anyOf": [schema, *cls.shorthand]} if cls.shorthand else schema
-
-
-class Ref(BaseModel):
-    """A component by name, with its options: ``linear`` or ``{name: linear, dropout: 0.1}``."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    forms: ClassVar[str] = "a name, or a mapping with `name`"
-
-    name: str
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options as written."""
-        return dict(self.model_extra or {})
-
-
-class Weights(Section):
-    """Where pretrained weights come from, and which mismatches are expected."""
-
-    shorthand = ({"type": "string"},)
-    forms = "a source, or a mapping with `source`"
-
-    source: str = Field(description="default | a name of published weights | none | a file | run:DIR")
-    allow: tuple[str, ...] = Field(
-        (), description="Globs on parameter names that may be missing, unexpected or of another shape."
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_source(cls, value: Any) -> Any:
-        return {"source": value} if isinstance(value, str) else value
-
-
-class BackboneRef(Ref):
-    """A backbone by name, with where its weights come from."""
-
-    weights: Weights = Field(Weights(source="default"), description="Pretrained weights to start from.")
-
-
-class DataRef(BaseModel):
-    """Where the images and labels are: a format, and that format's options."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    forms: ClassVar[str] = "a format, or a mapping with `format`"
-
-    format: str = Field(description="Name of a dataset component.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_format(cls, value: Any) -> Any:
-        return {"format": value} if isinstance(value, str) else value
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options as written."""
-        return dict(self.model_extra or {})
+from ftengine.vocabulary import Fit
 
 
 def _pair(value: Any) -> Any:
@@ -119,14 +40,26 @@ Deviation = Annotated[float, Field(gt=0, le=1)]
 class ImageConfig(Section):
     """What size images have in the model, and how they get it."""
 
-    size: Size = Field((224, 224), description="Height and width in pixels, or one number for both.")
-    fit: Literal["crop", "stretch", "pad"] = Field(
-        "crop",
-        description="crop: shorter side to size, centre crop; stretch: ignore the aspect; pad: longer side, centred.",
+    size: Size | None = Field(
+        None, description="Height and width in pixels, or one number for both; default: the task's."
+    )
+    fit: Fit | None = Field(
+        None,
+        description="crop: shorter side to size, centre crop; stretch: ignore the aspect; pad: longer side, centred; "
+        "shorter: shorter side to size, the longer follows, up to max_size; none: as it is. Default: the task's.",
+    )
+    max_size: int | None = Field(
+        None, ge=1, description="With fit shorter: most pixels of the longer side; default: 5/3 of size."
     )
     fit_at: Literal["start", "end"] = Field(
         "start",
         description="Fit before the augmentations, or after them (for crops taken from the full image).",
+    )
+    window: Size | None = Field(
+        None, description="Evaluate and predict in overlapping windows of this size, where images are larger."
+    )
+    window_overlap: float = Field(
+        1 / 3, ge=0, lt=1, description="Part of a window that it shares with the next one, at least."
     )
     mean: tuple[Mean, Mean, Mean] | None = Field(
         None, description="Channel means for images in 0..1; default: the weights' own."
@@ -141,8 +74,8 @@ class TaskConfig(Section):
 
     task: Ref = Field(description="What kind of task this is.")
     data: DataRef | None = Field(None, description="This task's own data; left out: the data at the top level.")
-    head: Ref | None = Field(None, description="Default: the task's.")
-    loss: Ref | None = Field(None, description="Default: the task's.")
+    head: HeadRef | None = Field(None, description="Default: the task's.")
+    loss: Losses | None = Field(None, description="One, or a list with weights; default: the head's, or the task's.")
     metrics: tuple[Ref, ...] | None = Field(None, description="Default: the task's.")
     weight: float = Field(1.0, gt=0, description="Factor of this task's loss in the sum.")
 
@@ -200,6 +133,9 @@ class TrainConfig(Section):
     early_stopping: EarlyStopping | None = Field(None, description="A patience, or options.")
     eval_every: int = Field(1, ge=1, description="Epochs between evaluations; the last one is always evaluated.")
     eval_batch_size: int | None = Field(None, ge=1, description="Batch size of evaluation; default: batch_size.")
+    pictures: int = Field(
+        4, ge=0, description="Images of the val split to draw at each evaluation, truth beside prediction."
+    )
     log_every: int = Field(10, ge=1, description="Steps between logged training losses.")
     monitor: str | None = Field(
         None, description="What the best checkpoint is chosen by: loss, or a metric; default: the first metric."
@@ -226,8 +162,8 @@ class Config(Section):
     tasks: dict[str, TaskConfig] | None = Field(None, description="Several tasks on one backbone, by a name of yours.")
     data: DataRef | None = Field(None, description="Images and labels; shared by all tasks without their own.")
     backbone: BackboneRef | None = Field(None, description="The network that all tasks share; required.")
-    head: Ref | None = Field(None, description="Default: the task's.")
-    loss: Ref | None = Field(None, description="Default: the task's.")
+    head: HeadRef | None = Field(None, description="Default: the task's.")
+    loss: Losses | None = Field(None, description="One, or a list with weights; default: the head's, or the task's.")
     metrics: tuple[Ref, ...] | None = Field(None, description="Default: the task's.")
     freeze: Ref = Field(Ref(name="none"), description="What does not train.")
     image: ImageConfig = ImageConfig()

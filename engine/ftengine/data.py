@@ -1,8 +1,7 @@
-"""Samples to batches: held-out splits, encoding, fitting to size, augmentation, order, workers."""
+"""Samples to batches: fitting to size, augmentation, encoding, padding, workers."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,72 +14,11 @@ from torch.utils.data import Dataset as TorchDataset
 from ftengine import seeding
 from ftengine.config import ImageConfig
 from ftengine.errors import DataError, FtengineError
-from ftengine.images import fit
+from ftengine.geometry import Scene, fit_scene, padded
 from ftengine.model import StreamBatch
-from ftengine.protocols import Dataset, Encoder, Target, Targets
-
-
-class Subset(Dataset):
-    """Some samples of a dataset, as a dataset."""
-
-    def __init__(self, data: Dataset, indices: np.ndarray) -> None:
-        self.data = data
-        self.indices = indices
-        self.names = data.names
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def target(self, index: int) -> Target:
-        return self.data.target(int(self.indices[index]))
-
-    def image(self, index: int) -> np.ndarray:
-        return self.data.image(int(self.indices[index]))
-
-    def sample_id(self, index: int) -> str:
-        return self.data.sample_id(int(self.indices[index]))
-
-
-def hold_out(
-    data: Dataset, fraction: float, seed: int, strata: np.ndarray | None, what: str
-) -> tuple[Dataset, Dataset]:
-    """Split `data` in two, (rest, held out), the same way for the same seed; strata keep their proportions.
-
-    Strata with a single sample stay in the rest. Raises DataError where a side would be empty.
-    """
-    held = round(len(data) * fraction)
-    if not 0 < held < len(data):
-        raise DataError(
-            f"{what}_fraction {fraction} of {len(data)} samples leaves no sample on one side; "
-            f"give `data.{what}`, another fraction, or more data"
-        )
-    generator = np.random.default_rng(seeding.derive(seed, "hold-out", what))
-    order = generator.permutation(len(data))
-    if strata is not None:
-        order = _interleave(order, strata)
-    return Subset(data, np.sort(order[held:])), Subset(data, np.sort(order[:held]))
-
-
-def _interleave(order: np.ndarray, strata: np.ndarray) -> np.ndarray:
-    """Reorder so that every prefix holds each stratum in proportion, to within one sample."""
-    position = np.empty(len(order))
-    for stratum in np.unique(strata):
-        members = order[strata[order] == stratum]
-        # The k-th of n members stands at (k + 1/2) / n of the way; a lone member goes to the end, out of the held part.
-        spread = (np.arange(len(members)) + 0.5) / len(members) if len(members) > 1 else np.array([1.0])
-        position[members] = spread
-    ranks = np.lexsort((np.argsort(order), position))
-    return np.asarray(ranks)
-
-
-def fingerprint(data: Dataset) -> str:
-    """A hash of ids and targets in order: another hash on resume means that the data have changed."""
-    digest = hashlib.sha256()
-    for index in range(len(data)):
-        digest.update(data.sample_id(index).encode() + b"\n")
-        for name, value in sorted(data.target(index).items()):
-            digest.update(name.encode() + b"\n" + np.asarray(value).tobytes() + b"\n")
-    return digest.hexdigest()
+from ftengine.order import TrainOrder, aspect_groups
+from ftengine.protocols import IGNORE, Dataset, Encoder, Frame, Target, Targets
+from ftengine.vocabulary import SPATIAL_FIELDS
 
 
 @dataclass(frozen=True)
@@ -90,20 +28,31 @@ class Failure:
     message: str
 
 
+Encoded = dict[str, Mapping[str, np.ndarray]]
+"""What the encoder of each task made of one sample's target."""
+
+
 @dataclass(frozen=True)
 class Item:
+    """One sample on its way into a batch; `truths` are the targets in the original's pixels."""
+
     image: np.ndarray
-    targets: dict[str, dict[str, np.ndarray]]
+    targets: Encoded
+    truths: Encoded
     id: str
-    size: tuple[int, int]
+    frame: Frame
 
 
 Collator = Callable[[Sequence[Mapping[str, np.ndarray]]], Targets]
-Augmentation = Any  # (image uint8 [H, W, 3], seed) -> the same form; None for none
+Augmentation = Callable[[Scene, int], Scene]
 
 
 class Split(TorchDataset[Item | Failure]):
-    """One split of a stream, ready for workers: ``split[(epoch, index)]`` is that sample in that epoch."""
+    """One split of a stream, ready for workers: ``split[(epoch, index)]`` is that sample in that epoch.
+
+    `fields` are the target fields that the tasks learn from: no mask is read that none of them needs. `groups`, int
+    [N], says which images are of like shape, so that a batch of them needs little padding.
+    """
 
     def __init__(
         self,
@@ -111,17 +60,23 @@ class Split(TorchDataset[Item | Failure]):
         encoders: Mapping[str, Encoder],
         collators: Mapping[str, Collator],
         image: ImageConfig,
+        fields: frozenset[str] = frozenset(),
         augmentation: Augmentation | None = None,
         seed: int = 0,
         name: str = "",
+        *,
+        training: bool = False,
     ) -> None:
         self.data = data
         self.encoders = dict(encoders)
         self.collators = dict(collators)
         self.config = image
+        self.fields = fields
         self.augmentation = augmentation
         self.seed = seed
         self.name = name
+        self.training = training
+        self.groups = aspect_groups(data) if training and image.fit in ("shorter", "none") else None
 
     def __len__(self) -> int:
         return len(self.data)
@@ -136,20 +91,37 @@ class Split(TorchDataset[Item | Failure]):
             return Failure(f"sample {self.data.sample_id(index)}: {type(error).__name__}: {error}")
 
     def _item(self, epoch: int, index: int) -> Item:
-        sample = self.data[index]
-        image = sample.image
-        size = (image.shape[0], image.shape[1])
-        at_start = self.config.fit_at == "start" or self.augmentation is None
-        if at_start:
-            image = fit(image, self.config.size, self.config.fit)
-        if self.augmentation is not None:
-            try:
-                image = self.augmentation(image, seeding.derive(self.seed, "augment", self.name, epoch, index))
-            except FtengineError as error:
-                raise DataError(f"sample {sample.id}: {error}") from error
-        image = fit(image, self.config.size, self.config.fit)
-        targets = {task: dict(encode(sample.target)) for task, encode in self.encoders.items()}
-        return Item(image, targets, sample.id, size)
+        target = dict(self.data.target(index))
+        name = self.data.sample_id(index)
+        image = self.data.image(index)
+        if "mask" in self.fields:
+            target["mask"] = self.data.mask(index)
+            if target["mask"].shape != image.shape[:2]:
+                raise DataError(f"sample {name}: its mask is of {target['mask'].shape}, its image of {image.shape[:2]}")
+        boxes = target["boxes"] if "boxes" in self.fields else None
+        whole = Scene(image, boxes, target.get("mask"))
+        scene, frame = self._seen(whole, epoch, index)
+        targets = self._encode(_moved(target, scene))
+        in_place = self.training or scene is whole or not self.fields & SPATIAL_FIELDS
+        return Item(scene.image, targets, targets if in_place else self._encode(target), name, frame)
+
+    def _seen(self, scene: Scene, epoch: int, index: int) -> tuple[Scene, Frame]:
+        """The scene as the model sees it in this epoch, and where in it the original lies."""
+        if self.augmentation is None:
+            return fit_scene(scene, self.config)
+        fixed = self.config.fit not in ("shorter", "none")
+        if self.config.fit_at == "start":
+            scene, _ = fit_scene(scene, self.config)
+        try:
+            scene = self.augmentation(scene, seeding.derive(self.seed, "augment", self.name, epoch, index))
+        except FtengineError as error:
+            raise DataError(f"sample {self.data.sample_id(index)}: {error}") from error
+        if fixed or self.config.fit_at == "end":
+            scene, _ = fit_scene(scene, self.config)
+        return scene, Frame.whole(*scene.size)
+
+    def _encode(self, target: Target) -> Encoded:
+        return {task: encode(target) for task, encode in self.encoders.items()}
 
     def collate(self, items: Sequence[Item | Failure]) -> StreamBatch | Failure:
         """One batch; a failure among its samples stands for the whole."""
@@ -158,39 +130,42 @@ class Split(TorchDataset[Item | Failure]):
             if isinstance(item, Failure):
                 return item
             good.append(item)
-        images = torch.from_numpy(np.stack([item.image for item in good]))
-        targets = {task: gather([item.targets[task] for item in good]) for task, gather in self.collators.items()}
-        return StreamBatch(images, targets, [item.id for item in good], [item.size for item in good])
+        size = (max(item.image.shape[0] for item in good), max(item.image.shape[1] for item in good))
+        if self.config.fit in ("shorter", "none"):
+            size = padded(size)
+        images = torch.from_numpy(np.stack([pad(item.image, size, 0) for item in good]))
+        targets, truths = {}, {}
+        for task, gather in self.collators.items():
+            targets[task] = gather([_pad_mask(item.targets[task], size) for item in good])
+            in_place = all(item.truths is item.targets for item in good)
+            truths[task] = targets[task] if in_place else gather([item.truths[task] for item in good])
+        return StreamBatch(images, targets, [item.id for item in good], [item.frame for item in good], truths)
 
 
-@dataclass
-class TrainOrder:
-    """The index lists of a training run from step `start` on: O(1) to start anywhere.
-
-    Each epoch is a permutation, f(seed, epoch), cut into whole batches; what is left over is not used that epoch.
-    """
-
-    length: int
-    batch_size: int
-    seed: int
-    stream: str
-    start: int
-    steps: int
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        per_epoch = self.length // self.batch_size
-        epoch, order = -1, np.empty(0, np.int64)
-        for step in range(self.start, self.steps):
-            if step // per_epoch != epoch:
-                epoch = step // per_epoch
-                order = seeding.order(self.seed, epoch, self.length, self.stream)
-            first = step % per_epoch * self.batch_size
-            yield [(epoch, int(index)) for index in order[first : first + self.batch_size]]
+def pad(array: np.ndarray, size: tuple[int, int], value: int) -> np.ndarray:
+    """`array`, [H, W, …], filled up with `value` to the right and below, to `size`."""
+    if array.shape[:2] == size:
+        return array
+    canvas = np.full((*size, *array.shape[2:]), value, array.dtype)
+    canvas[: array.shape[0], : array.shape[1]] = array
+    return canvas
 
 
-def in_order(length: int, batch_size: int) -> list[list[tuple[int, int]]]:
-    """Every sample once, in order: for evaluation and prediction."""
-    return [[(0, i) for i in range(first, min(first + batch_size, length))] for first in range(0, length, batch_size)]
+def _pad_mask(encoded: Mapping[str, np.ndarray], size: tuple[int, int]) -> Mapping[str, np.ndarray]:
+    return {**encoded, "mask": pad(encoded["mask"], size, IGNORE)} if "mask" in encoded else encoded
+
+
+def _moved(target: Target, scene: Scene) -> Target:
+    """`target` with the boxes and the mask of `scene`."""
+    moved = dict(target)
+    if scene.boxes is not None:
+        moved["boxes"] = scene.boxes
+        if scene.kept is not None:
+            beside = [name for name in moved if name.startswith("box_")]
+            moved |= {name: np.asarray(target[name])[scene.kept] for name in beside}
+    if scene.mask is not None:
+        moved["mask"] = scene.mask
+    return moved
 
 
 @dataclass

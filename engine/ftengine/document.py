@@ -60,10 +60,23 @@ class Document:
 
     def problem(self, path: KeyPath, message: str) -> Problem:
         """A mistake at `path`, with its place in the file."""
+        path = self._as_written(path)
         origin = self.origin(path)
         if origin is None:
             return Problem(dotted(path), message, source=self.source)
         return Problem(dotted(path), message, line=origin.line, source=origin.source)
+
+    def _as_written(self, path: KeyPath) -> KeyPath:
+        """`path` without the index of an item that is written alone, where a list of such could be."""
+        written: list[Key] = []
+        here: Any = self.data
+        for key in path:
+            if isinstance(key, int) and not isinstance(here, list):
+                continue
+            written.append(key)
+            known = (isinstance(here, dict) and key in here) or (isinstance(here, list) and key < len(here))  # type: ignore[operator]
+            here = here[key] if known else None
+        return tuple(written)
 
     def put(self, path: KeyPath, value: Any, origin: Origin) -> None:
         """Write `value` at `path`, replacing what was there; a component's bare name becomes a mapping first."""

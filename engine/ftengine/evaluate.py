@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from ftengine.data import LoaderSettings, Split, batches, in_order
+from ftengine.data import LoaderSettings, Split, batches
 from ftengine.model import Model, Result
+from ftengine.order import in_order
 from ftengine.plan import Plan
 from ftengine.precision import Precision
 from ftengine.protocols import Metric
@@ -34,10 +35,15 @@ def weighted_terms(
     total: torch.Tensor | None = None
     terms = {}
     for task, result in results.items():
-        for name, term in model.losses[task](result.output, result.batch).items():
-            terms[f"{task}/{name}" if plan.joint else name] = term
-            weighted = term * plan.tasks[task].weight
-            total = weighted if total is None else total + weighted
+        own = plan.tasks[task]
+        for (_, factor), loss in zip(own.losses, model.losses[task], strict=True):  # type: ignore[call-overload]
+            for name, term in loss(result.output, result.batch).items():
+                key = f"{task}/{name}" if plan.joint else name
+                while key in terms:  # the same loss twice, with other options
+                    key += "'"
+                terms[key] = term
+                weighted = term * (own.weight * factor)
+                total = weighted if total is None else total + weighted
     assert total is not None, "a loss returned no term"
     return total, terms
 
@@ -72,7 +78,7 @@ def evaluate(
                 head = model.heads[task]
                 predictions = head.predict(results[task].output, results[task].batch)  # type: ignore[operator]
                 for metric in metrics[task]:
-                    metric.update(predictions, batch.targets[task])
+                    metric.update(predictions, batch.truths[task])
         loss += float(total) / len(split)  # a synchronisation point, once a pass
     if with_loss:
         evaluation.values["loss"] = loss

@@ -24,6 +24,7 @@ from ftengine.plugin import (
     Spec,
     TaskSpec,
 )
+from ftengine.vocabulary import FITS
 
 __all__ = ["KINDS", "TASK_KINDS", "Component", "full_components", "spec_problems"]
 
@@ -38,7 +39,12 @@ _FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _DISTRIBUTION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 
 # Keys that a config's section gives a meaning of its own, beside the component's options.
-_RESERVED = {"backbone": ("name", "weights"), "dataset": ("name", "format")}
+_RESERVED = {
+    "backbone": ("name", "weights"),
+    "head": ("name", "weights"),
+    "loss": ("name", "weight"),
+    "dataset": ("name", "format"),
+}
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,7 @@ def _problems(spec: Spec) -> Iterator[str]:
     elif isinstance(spec, HeadSpec | LossSpec | MetricSpec):
         if not isinstance(spec.task, str) or not spec.task:
             yield f"task must be the name of a task, not {spec.task!r}"
-        for key in ("levels", "heads", "fields"):
+        for key in ("levels", "heads", "fields", "weights"):
             yield from _names(key, getattr(spec, key, ()))
     elif isinstance(spec, DatasetSpec):
         yield from _names("fields", spec.fields, empty=False)
@@ -156,6 +162,10 @@ def _schema_problem(options: type[Options]) -> str | None:
 
 
 def _task_problems(spec: TaskSpec) -> Iterator[str]:
+    if not isinstance(spec.image_size, int) or spec.image_size < 1:
+        yield f"image_size must be a number of pixels, not {spec.image_size!r}"
+    if spec.image_fit not in FITS:
+        yield f"image_fit must be one of {', '.join(FITS)}, not {spec.image_fit!r}"
     if not spec.targets:
         yield "targets is empty, so that no dataset can feed it"
     for field, defaults in spec.targets.items():
@@ -212,5 +222,7 @@ def _resolved(spec: Spec, name: str, full: Callable[[str, str | None, str], str]
         task = full("task", None, spec.task)
         if isinstance(spec, LossSpec):
             return replace(spec, task=task, heads=tuple(full("head", task, head) for head in spec.heads))
+        if isinstance(spec, HeadSpec) and spec.loss:
+            return replace(spec, task=task, loss=full("loss", task, spec.loss))
         return replace(spec, task=task)
     return spec

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ftengine.data import TrainOrder, batches
+from ftengine.data import batches
 from ftengine.evaluate import Evaluation, evaluate, weighted_terms
 from ftengine.model import StreamBatch
 from ftengine.optim import set_learning_rates
+from ftengine.order import TrainOrder
 from ftengine.seeding import seed_step
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def feed(run: Training, name: str) -> Iterator[StreamBatch]:
     """A stream's batches from the current step on. A stream shorter than the epoch begins its own epochs anew."""
     split = run.streams[name].train
     config = run.plan.config.train
-    order = TrainOrder(len(split), config.batch_size, config.seed, name, run.step, run.steps)
+    order = TrainOrder(len(split), config.batch_size, config.seed, name, run.step, run.steps, split.groups)
     return batches(split, order, run.loader)
 
 

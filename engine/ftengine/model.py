@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ftengine.protocols import Backbone, Batch, Head, Loss, Output, Targets
+from ftengine.protocols import Backbone, Batch, Frame, Head, Loss, Output, Targets
+from ftengine.windows import Sliding
 
 NORMS = (
     nn.modules.batchnorm._NormBase,  # BatchNorm and InstanceNorm, all dimensions, synchronised or not
@@ -20,15 +21,17 @@ NORMS = (
 
 @dataclass
 class StreamBatch:
-    """One batch of a stream: `images` uint8 [B, H, W, 3]; `targets` of each task.
+    """One batch of a stream: `images` uint8 [B, H, W, 3]; `targets` of each task, in their pixels.
 
-    `ids`: the samples' ids; `sizes`: the original (height, width) of each image.
+    `ids`: the samples' ids; `frames`: where each image lies; `truths`: the targets of each task in the pixels of the
+    original images, for metrics: these stay on the CPU.
     """
 
     images: Tensor
     targets: dict[str, Targets]
     ids: list[str]
-    sizes: list[tuple[int, int]]
+    frames: list[Frame]
+    truths: dict[str, Targets] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -40,11 +43,16 @@ class StreamBatch:
             return [change(tensor) for tensor in value] if isinstance(value, list) else change(value)
 
         targets = {task: {name: each(value) for name, value in own.items()} for task, own in self.targets.items()}
-        return StreamBatch(change(self.images), targets, self.ids, self.sizes)
+        return replace(self, images=change(self.images), targets=targets)
 
     def to(self, device: torch.device) -> StreamBatch:
-        """On `device`; copies from pinned memory do not wait."""
-        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+        """On `device`, numbers of double precision in single; copies from pinned memory do not wait."""
+
+        def move(tensor: Tensor) -> Tensor:
+            dtype = torch.float32 if tensor.dtype == torch.float64 else tensor.dtype
+            return tensor.to(device, dtype, non_blocking=True)
+
+        return self.map(move)
 
     def pin_memory(self) -> StreamBatch:
         """In pinned memory; the loader calls this."""
@@ -56,7 +64,7 @@ class StreamBatch:
         for start in range(0, len(self), size):
             chosen = slice(start, start + size)
             targets = {task: {name: value[chosen] for name, value in own.items()} for task, own in self.targets.items()}
-            yield StreamBatch(self.images[chosen], targets, self.ids[chosen], self.sizes[chosen])
+            yield StreamBatch(self.images[chosen], targets, self.ids[chosen], self.frames[chosen])
 
 
 @dataclass
@@ -82,37 +90,49 @@ class Model(nn.Module):
         self,
         backbone: Backbone,
         heads: Mapping[str, Head],
-        losses: Mapping[str, Loss],
+        losses: Mapping[str, Sequence[Loss]],
         mean: Sequence[float],
         std: Sequence[float],
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.heads = nn.ModuleDict(heads)
-        self.losses = nn.ModuleDict(losses)
+        self.losses = nn.ModuleDict({task: nn.ModuleList(own) for task, own in losses.items()})
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
         self.frozen_norms: list[nn.Module] = []
         self.single_position_norms: list[nn.Module] = []  # BatchNorms that see one value a channel and image
         self.memory_format = torch.contiguous_format
+        self.sliding: Sliding | None = None
         named = backbone.stages.named_parameters(remove_duplicate=False)
         self.fixed = {name for name, parameter in named if not parameter.requires_grad}
 
-    def normalise(self, images: Tensor) -> Tensor:
-        """uint8 [B, H, W, 3] in 0..255 to float32 [B, 3, H, W] with the weights' mean and deviation."""
+    def normalise(self, batch: StreamBatch) -> Tensor:
+        """uint8 [B, H, W, 3] in 0..255 to float32 [B, 3, H, W] with the weights' mean and deviation.
+
+        What fills the batch up beyond an image becomes 0, as a convolution's own padding is.
+        """
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
-        floats = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=self.memory_format)
-        return floats.sub_(mean * 255).div_(std * 255)
+        floats = batch.images.permute(0, 3, 1, 2).to(torch.float32, memory_format=self.memory_format)
+        floats.sub_(mean * 255).div_(std * 255)
+        for image, frame in zip(floats, batch.frames, strict=True):
+            height, width = frame.size
+            if (height, width) != tuple(image.shape[1:]):
+                image[:, height:].zero_()
+                image[:, :, width:].zero_()
+        return floats
 
     def forward(self, batch: StreamBatch, tasks: Sequence[str]) -> dict[str, Result]:
-        """Run the backbone once, and each of `tasks`' heads on its features."""
-        images = self.normalise(batch.images)
-        features = self.backbone(images)
-        results = {}
-        for task in tasks:
-            view = Batch(images, batch.targets.get(task, {}), batch.ids, batch.sizes)
-            results[task] = Result(self.heads[task](features, view), view)
-        return results
+        """Run the backbone once, and each of `tasks`' heads on its features; large images in windows, in eval mode."""
+        images = self.normalise(batch)
+        views = {task: Batch(images, batch.targets.get(task, {}), batch.ids, batch.frames) for task in tasks}
+        size = (images.shape[2], images.shape[3])
+        if self.sliding is not None and not self.training and self.sliding.needed(size):
+            outputs = self.sliding.run(self, images, batch.ids, tasks)
+        else:
+            features = self.backbone(images)
+            outputs = {task: self.heads[task](features, views[task]) for task in tasks}
+        return {task: Result(outputs[task], views[task]) for task in tasks}
 
     def train(self, mode: bool = True) -> Model:
         """As in torch, but normalisation layers of what is frozen stay in eval mode."""

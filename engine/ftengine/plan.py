@@ -41,12 +41,16 @@ class Part:
 
 @dataclass(frozen=True)
 class TaskPlan:
-    """One task: its parts, the target field it learns from, its factor in the loss, and its stream."""
+    """One task: its parts, the target field it learns from, its factor in the loss, and its stream.
+
+    `losses` are summed with their factors. `head_weights` names the published weights of head and backbone.
+    """
 
     name: str
     task: Part
     head: Part
-    loss: Part
+    head_weights: str | None
+    losses: tuple[tuple[Part, float], ...]
     metrics: tuple[Part, ...]
     field: str
     weight: float
@@ -110,9 +114,10 @@ class Plan:
 
     @staticmethod
     def _task_data(task: TaskPlan) -> dict[str, Any]:
+        losses = [{**loss.data(), "weight": weight} for loss, weight in task.losses]
         return {
             "task": task.task.data(),
-            "head": task.head.data(),
-            "loss": task.loss.data(),
+            "head": {**task.head.data(), "weights": task.head_weights},
+            "loss": losses[0] if len(losses) == 1 else losses,
             "metrics": [metric.data() for metric in task.metrics],
         }

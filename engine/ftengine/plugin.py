@@ -40,6 +40,8 @@ from typing import Any, ClassVar, Literal
 import pluggy
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ftengine.vocabulary import Fit
+
 __all__ = [
     "API_VERSION",
     "BackboneSpec",
@@ -112,8 +114,7 @@ class DatasetOptions(Options):
 class Spec:
     """What a plugin says of one component. `factory` is ``"module:callable"``, called as ``f(options, context)``.
 
-    `requires` names the distributions it needs beyond its own package's dependencies; a missing one is reported
-    with the install command when a config names the component.
+    `requires` names distributions it needs beyond its package's own; a missing one is reported when it is used.
     """
 
     kind: ClassVar[str] = ""
@@ -136,23 +137,24 @@ class Defaults:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec(Spec):
-    """A task: how targets become tensors and predictions become answers (:class:`ftengine.protocols.Task`).
+    """A task: what :class:`ftengine.protocols.Task` does.
 
-    `targets` maps each target field that the task can learn from (see :data:`ftengine.protocols.TARGET_FIELDS`) to
-    the defaults used with it. A dataset can feed the task if it provides one of them.
+    `targets` maps each target field that the task can learn from (:data:`ftengine.protocols.TARGET_FIELDS`) to the
+    defaults used with it. `image_size` and `image_fit` are the defaults of ``image.size`` and ``image.fit``.
     """
 
     kind: ClassVar[str] = "task"
     targets: Mapping[str, Defaults] = field(default_factory=dict)
+    image_size: int = 224
+    image_fit: Fit = "crop"
 
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneSpec(Spec):
     """A backbone. `levels`: the stages in order, which are the feature levels it offers (``c1`` at stride 2 …).
 
-    `weights` are the names of the published weights it knows, `default_weights` the one that
-    ``weights: default`` means (None: there is none). `open_weights` says that the names are known only to the
-    library behind it, so that any name is accepted until the run is built.
+    `weights` are the names of the published weights it knows, `default_weights` the one that ``weights: default`` means
+    (None: there is none). `open_weights`: any name is accepted until a run is built, since only its library knows them.
     """
 
     kind: ClassVar[str] = "backbone"
@@ -164,11 +166,18 @@ class BackboneSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class HeadSpec(Spec):
-    """A head of `task`. `levels` are the feature levels it must have; empty: the backbone's last one."""
+    """A head of `task`. `levels` are the feature levels it must have; empty: the backbone's last one.
+
+    `loss` is used with it where a config names none; left out, the task's default is. `weights` are names of published
+    weights of head and backbone together. `windows`: it can merge its outputs for overlapping windows of an image.
+    """
 
     kind: ClassVar[str] = "head"
     task: str
     levels: tuple[str, ...] = ()
+    loss: str = ""
+    weights: tuple[str, ...] = ()
+    windows: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +194,7 @@ class LossSpec(Spec):
 class MetricSpec(Spec):
     """A metric of `task`. `primary` is the key of ``compute()`` by which the best checkpoint may be chosen.
 
-    It may hold names of options in braces: ``top{k}_accuracy``.
+    It may hold options' names in braces: ``top{k}_accuracy``.
     """
 
     kind: ClassVar[str] = "metric"

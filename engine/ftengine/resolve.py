@@ -14,8 +14,9 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ftengine import augment
-from ftengine.compatibility import check_fit, pick_monitor, target_field
-from ftengine.config import Config, DataRef, Ref, TaskConfig, Weights, parse, parse_rest
+from ftengine.compatibility import check_fit, check_windows, image_config, pick_monitor, target_field
+from ftengine.config import Config, TaskConfig, parse, parse_rest
+from ftengine.config_refs import DataRef, HeadRef, LossRef, Ref, Weights
 from ftengine.document import Document, KeyPath, Origin, override, read
 from ftengine.errors import ConfigError, FtengineError, Problem, name_list, nearest, unknown
 from ftengine.host import Host
@@ -24,6 +25,7 @@ from ftengine.plan import Part, Plan, TaskPlan
 from ftengine.plugin import BackboneSpec, DatasetOptions
 from ftengine.schedule import SCHEDULES
 from ftengine.validation import validation_problems
+from ftengine.vocabulary import SPATIAL_FIELDS
 from ftengine.weight_source import WeightSource, weight_source
 
 
@@ -97,16 +99,20 @@ class _Resolver:
             self.problem(("backbone",), "required, but not given")
         else:
             backbone = self.part("backbone", config.backbone, ("backbone",))
-            weights = self.weights(backbone, config.backbone.weights)
         freeze = self.part("freeze", config.freeze, ("freeze",))
         optimizer = self.named(config.optimizer, OPTIMIZERS, "optimizer")
         schedule = self.named(config.schedule, SCHEDULES, "schedule")
-        for place, message in augment.check(list(config.augment)):
-            self.problem(_sub_path(("augment",), place), message)
         streams: dict[str, Part] = {}
         tasks = self.tasks(streams, backbone)
+        fields = frozenset(task.field for task in tasks.values()) & SPATIAL_FIELDS
+        for place, message in augment.check(list(config.augment), fields):
+            self.problem(_sub_path(("augment",), place), message)
+        if config.backbone is not None:
+            weights = self.weights(backbone, config.backbone.weights, tasks)
         monitor = None
         if not self.problems:
+            config = config.model_copy(update={"image": image_config(config.image, list(tasks.values()), self.problem)})
+            check_windows(config.image.window, list(tasks.values()), self.problem)
             monitor = pick_monitor(config.train.monitor, tasks, config.tasks is not None, self.problem)
         if self.problems:
             return None
@@ -163,9 +169,18 @@ class _Resolver:
             return None
         return self.options(table[name], ref, (what,))
 
-    def weights(self, backbone: Part | None, weights: Weights) -> WeightSource | None:
+    def weights(self, backbone: Part | None, weights: Weights, tasks: Mapping[str, TaskPlan]) -> WeightSource | None:
         if backbone is None:
             return None
+        bringing = [task for task in tasks.values() if task.head_weights is not None]
+        if len(bringing) > 1:
+            names = name_list([task.name for task in bringing])
+            self.problem(bringing[1].head.path, f"the heads of {names} each bring weights of the one backbone")
+        if bringing:
+            if weights.source != "none" and ("backbone", "weights") in self.document.origins:
+                message = f"leave it out: the head's weights, {bringing[0].head_weights}, are the backbone's as well"
+                self.problem(("backbone", "weights"), message)
+            return WeightSource("none")
         spec: BackboneSpec = backbone.spec
         try:
             name = backbone.component.name
@@ -221,16 +236,32 @@ class _Resolver:
             return None
         target, defaults = target_field(self.host, task, data, self.problem)
         kind = task.component.name
-        head = self.part("head", entry.head or Ref(name=defaults.head), (*path, "head"), kind)
-        loss = self.part("loss", entry.loss or Ref(name=defaults.loss), (*path, "loss"), kind)
+        head_ref = entry.head or HeadRef(name=defaults.head)
+        head = self.part("head", head_ref, (*path, "head"), kind)
+        if head is not None and head_ref.weights not in (None, *head.spec.weights):
+            known = f"weights of {head.component.name}"
+            self.problem((*path, "head", "weights"), unknown(known, str(head_ref.weights), head.spec.weights))
+        default_loss = (head.spec.loss if head else "") or defaults.loss
+        loss_refs = entry.loss or (LossRef(name=default_loss),)
+        losses = [self.part("loss", ref, (*path, "loss", i), kind) for i, ref in enumerate(loss_refs)]
         refs = [Ref(name=metric) for metric in defaults.metrics] if entry.metrics is None else entry.metrics
         metrics = [self.part("metric", ref, (*path, "metrics", i), kind) for i, ref in enumerate(refs)]
         if not refs:
             self.problem((*path, "metrics"), "at least one metric is needed")
-        check_fit(self.host, head, loss, metrics, target, backbone, self.problem)
-        if not (data and head and loss and all(metrics)):
+        check_fit(self.host, head, losses, metrics, target, backbone, self.problem)
+        if not (data and head and all(losses) and all(metrics)):
             return None
-        return TaskPlan(name, task, head, loss, tuple(m for m in metrics if m), target, entry.weight, stream)
+        return TaskPlan(
+            name,
+            task,
+            head,
+            head_ref.weights,
+            tuple((loss, ref.weight) for loss, ref in zip(losses, loss_refs, strict=True) if loss),
+            tuple(metric for metric in metrics if metric),
+            target,
+            entry.weight,
+            stream,
+        )
 
     def stream(self, streams: dict[str, Part], ref: DataRef, path: KeyPath, name: str) -> tuple[str, Part | None]:
         """The stream with this data: tasks with the same data share one, called `name` as its first task.

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import yaml
 from rich.console import Console
+from rich.markup import escape
 
 from ftengine.build import make_model, make_streams, make_tasks
 from ftengine.checkpoint import Store, best_or_last, load_model
@@ -119,12 +120,16 @@ def announce(
 ) -> None:
     """What is about to be trained, on what, from which weights."""
     for name, task in plan.tasks.items():
-        parts = f"head {task.head.component.name}, loss {task.loss.component.name}"
+        losses = " + ".join(loss.component.name for loss, _ in task.losses)
+        parts = f"head {task.head.component.name}, loss {losses}"
         console.print(f"task {name} ({task.task.component.name}): {parts}")
     for stream in streams.values():
         test = "" if stream.test is None else f", {len(stream.test):,} test"
         part = plan.streams[stream.name]
         console.print(f"data {part.component.name}: {len(stream.train):,} train, {len(stream.val):,} val{test}")
+        splits = [split for split in (stream.train, stream.val, stream.test) if split is not None]
+        for note in dict.fromkeys(note for split in splits for note in split.data.notes):
+            console.print(f"[yellow]note:[/yellow] {escape(note)}", soft_wrap=True)
     console.print(f"backbone {plan.backbone.component.name} on {precision.device} in {precision.name}")
     if coverage is not None:
         console.print("\n".join(coverage.describe()), soft_wrap=True, markup=False)

@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from ftengine import augment
-from ftengine.config import Config, Weights
+from ftengine.config import Config
+from ftengine.config_refs import HeadRef, LossRef, Weights
 from ftengine.host import Host
 from ftengine.optimizers import OPTIMIZERS
 from ftengine.schedule import SCHEDULES
@@ -21,9 +22,11 @@ def config_schema(host: Host) -> Schema:
     schema = Config.model_json_schema()
     definitions: Schema = schema["$defs"]
     weights = Weights.model_json_schema()
-    parts: Schema = {
-        kind: _components(host, kind, definitions) for kind in ("task", "head", "loss", "metric", "freeze", "dataset")
-    }
+    parts: Schema = {kind: _components(host, kind, definitions) for kind in ("task", "metric", "freeze", "dataset")}
+    for kind, beside in (("head", HeadRef), ("loss", LossRef)):
+        own = {key: rule for key, rule in beside.model_json_schema()["properties"].items() if key != "name"}
+        parts[kind] = _components(host, kind, definitions, extra=own)
+    parts["losses"] = {"anyOf": [{"$ref": "#/$defs/loss"}, {"type": "array", "items": {"$ref": "#/$defs/loss"}}]}
     parts["backbone"] = _components(host, "backbone", definitions, extra={"weights": weights})
     parts["optimizer"] = _named(OPTIMIZERS, "optimizer", definitions)
     parts["schedule"] = _named(SCHEDULES, "schedule", definitions)
@@ -33,14 +36,14 @@ def config_schema(host: Host) -> Schema:
     parts["augment"] = transforms
     for name, part in parts.items():
         definitions[name] = part
-    places = {"data": "dataset"}
+    places = {"data": "dataset", "loss": "losses"}
     for properties in (schema["properties"], definitions["TaskConfig"]["properties"]):
         for key in list(properties):
             name = places.get(key, key)
             if name in parts:
                 description = properties[key].get("description")
                 properties[key] = {"$ref": f"#/$defs/{name}"} | ({"description": description} if description else {})
-    for unused in ("Ref", "BackboneRef", "DataRef", "Weights"):
+    for unused in ("Ref", "BackboneRef", "DataRef", "HeadRef", "LossRef", "Weights"):
         definitions.pop(unused, None)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ftengine.config import Weights
+from ftengine.config_refs import Weights
 from ftengine.errors import FtengineError, nearest
 from ftengine.plugin import BackboneSpec
 

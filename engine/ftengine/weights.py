@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ftengine.errors import WeightsError, name_list
-from ftengine.protocols import Backbone
+from ftengine.protocols import Backbone, Head
 from ftengine.weight_source import WeightSource
 
 WRAPPERS = ("state_dict", "model", "model_state_dict", "model_ema", "params")
@@ -191,6 +191,54 @@ def assign(backbone: Backbone, tensors: Mapping[str, Tensor], source: str, allow
             for name, tensor in copies.items():
                 own[name].copy_(tensor)
     return coverage
+
+
+def load_published(backbone: Backbone, head: Head, label: str) -> Coverage:
+    """Load a published model's head and backbone together; what depends on the classes keeps its new values.
+
+    Raises WeightsError, with the report, where anything else is missing, unexpected or of another shape.
+    """
+    model = head.published
+    if model is None:
+        raise WeightsError(f"head.weights: the head does not say where {label!r} can be had")
+    tensors = read_tensors(published_file(model.url, None, label))
+    inner = {name: tensor for name, tensor in tensors.items() if name.startswith(model.backbone)}
+    own, coverage = head.state_dict(), Coverage(f"{label} ({model.url})")
+    copies: dict[str, Tensor] = {}
+    for name, tensor in own.items():
+        theirs = tensors.get(model.names.get(name, ""))
+        if name in model.replaced:
+            coverage.allowed.append(f"{name} (new, for these classes)")
+        elif theirs is None:
+            if not name.endswith("num_batches_tracked"):
+                coverage.missing.append(f"head.{name}")
+        elif theirs.shape != tensor.shape:
+            shapes = f"{list(theirs.shape)} in the file, {list(tensor.shape)} in the head"
+            coverage.mismatched.append(f"head.{name} ({shapes})")
+        else:
+            copies[name] = theirs
+    for name in tensors.keys() - inner.keys() - set(model.names.values()):
+        discarded = any(fnmatch.fnmatchcase(name, pattern) for pattern in model.discarded)
+        (coverage.discarded if discarded else coverage.unexpected).append(name)
+    body = assign(backbone, {name.removeprefix(model.backbone): tensor for name, tensor in inner.items()}, label)
+    coverage.stages = {**body.stages, "head": (len(copies), len(own))}
+    for kind in ("missing", "unexpected", "mismatched", "discarded"):
+        getattr(coverage, kind).extend(getattr(body, kind))
+    if coverage.missing or coverage.mismatched or coverage.unexpected:
+        report = "\n".join(coverage.describe())
+        raise WeightsError(f"head.weights: the weights do not fit head and backbone\n{report}")
+    with torch.no_grad():
+        for name, tensor in copies.items():
+            own[name].copy_(tensor)
+    return coverage
+
+
+def match_norms(backbone: Backbone, head: Head) -> None:
+    """Give the backbone's BatchNorm layers the epsilon that a published model was trained with."""
+    if head.published is not None and head.published.norm_eps is not None:
+        for module in backbone.modules():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                module.eps = head.published.norm_eps
 
 
 def _note(coverage: Coverage, kind: list[str], name: str, allow: Sequence[str], detail: str = "") -> None:

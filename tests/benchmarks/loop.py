@@ -19,8 +19,9 @@ import torch
 from common import classification, prepare
 from plain import Loop, Setup
 
-from ftengine.data import LoaderSettings, TrainOrder, batches
+from ftengine.data import LoaderSettings, batches
 from ftengine.loop import fit
+from ftengine.order import TrainOrder
 
 TURN = 10
 

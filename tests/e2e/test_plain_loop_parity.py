@@ -11,9 +11,10 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import resnet18
 
-from ftengine.data import LoaderSettings, TrainOrder, batches
+from ftengine.data import LoaderSettings, batches
 from ftengine.document import Document
 from ftengine.loop import fit
+from ftengine.order import TrainOrder
 from ftengine.resolve import resolve
 from ftengine.run import assemble
 from ftengine.signals import Signals

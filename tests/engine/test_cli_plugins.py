@@ -162,7 +162,7 @@ def test_show_calls_a_kind_by_its_name(distributions):
 
 
 def test_show_prints_a_tasks_targets(distributions):
-    row = "targets  label: head: linear; loss: cross_entropy; metrics: accuracy"
+    row = "targets     label: head: linear; loss: cross_entropy; metrics: accuracy"
     assert row in invoke("show", "classification").stdout
 
 

@@ -126,7 +126,10 @@ def test_mistakes_in_train(train, path, message):
         ({"image": {"size": [0, 8]}}, {"image.size[0]": "expected at least 1; found 0"}),
         ({"image": {"mean": [0.5, 0.5]}}, {"image.mean[2]": "required, but not given"}),
         ({"image": {"mean": 0.5}}, {"image.mean": "expected a list; found 0.5"}),
-        ({"image": {"fit": "squash"}}, {"image.fit": "expected 'crop', 'stretch' or 'pad'; found 'squash'"}),
+        (
+            {"image": {"fit": "squash"}},
+            {"image.fit": "expected 'crop', 'stretch', 'pad', 'shorter' or 'none'; found 'squash'"},
+        ),
         ({"head": 3}, {"head": COMPONENT + "3"}),
         ({"head": ["linear"]}, {"head": COMPONENT + '["linear"]'}),
         ({"head": {"dropout": 0.1}}, {"head.name": "required, but not given"}),
@@ -153,7 +156,7 @@ def test_mistakes_in_train(train, path, message):
             {"tasks.a.wieght": "unknown key 'wieght'; did you mean 'weight'?"},
         ),
         ({"optimiser": "adam"}, {"optimiser": "unknown key 'optimiser'; did you mean 'optimizer'?"}),
-        ({"head": "x" * 90 + "y", "loss": ["z" * 90]}, {"loss": COMPONENT + '["' + "z" * 57 + "…"}),
+        ({"loss": "x" * 90 + "y", "head": ["z" * 90]}, {"head": COMPONENT + '["' + "z" * 57 + "…"}),
     ],
 )
 def test_mistakes_elsewhere(data, expected):

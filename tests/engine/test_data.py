@@ -1,6 +1,7 @@
 """Samples to batches: held-out splits, order, encoding, augmentation, workers, and samples that fail."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,19 +10,10 @@ from tiny import TinyData
 
 from ftengine import seeding
 from ftengine.config import ImageConfig
-from ftengine.data import (
-    Failure,
-    Item,
-    LoaderSettings,
-    Split,
-    Subset,
-    TrainOrder,
-    batches,
-    fingerprint,
-    hold_out,
-    in_order,
-)
+from ftengine.data import Failure, Item, LoaderSettings, Split, batches
 from ftengine.errors import DataError
+from ftengine.holdout import Subset, fingerprint, hold_out
+from ftengine.order import TrainOrder, in_order
 from ftengine.protocols.task import stack
 
 
@@ -30,8 +22,8 @@ def encode(target):
 
 
 def make_split(data, size=8, augmentation=None, encode=encode, collate=stack, **image):
-    config = ImageConfig.model_validate({"size": size, **image})
-    return Split(data, {"a": encode}, {"a": collate}, config, augmentation, seed=3, name="s")
+    config = ImageConfig.model_validate({"size": size, "fit": "crop", **image})
+    return Split(data, {"a": encode}, {"a": collate}, config, frozenset({"label"}), augmentation, 3, "s")
 
 
 # --- held-out splits ---------------------------------------------------------------------------------------------
@@ -137,16 +129,17 @@ def test_evaluation_takes_every_sample_once_in_order(length, size):
 def test_a_sample_is_fitted_and_encoded():
     item = make_split(TinyData(4, (20, 10)))[(0, 3)]
     assert isinstance(item, Item)
-    assert (item.image.shape, item.image.dtype, item.id, item.size) == ((8, 8, 3), np.uint8, "tiny-3", (20, 10))
+    assert (item.image.shape, item.image.dtype, item.id) == ((8, 8, 3), np.uint8, "tiny-3")
+    assert item.frame.original == (20, 10)
     assert item.targets["a"]["label"] == 1
 
 
 def test_an_augmentation_s_seed_is_that_of_the_sample_in_its_epoch():
     seen = []
 
-    def note(image, seed):
-        seen.append((seed, image.shape))
-        return image
+    def note(scene, seed):
+        seen.append((seed, scene.size))
+        return scene
 
     split = make_split(TinyData(4), augmentation=note)
     for epoch, index in [(0, 1), (0, 2), (1, 1), (0, 1)]:
@@ -161,9 +154,9 @@ def test_an_augmentation_s_seed_is_that_of_the_sample_in_its_epoch():
 def test_augmentations_get_the_image_before_or_after_it_is_fitted(fit_at, shape):
     seen = []
 
-    def note(image, seed):
-        seen.append(image.shape)
-        return image[:5]
+    def note(scene, seed):
+        seen.append(scene.image.shape)
+        return replace(scene, image=scene.image[:5])
 
     item = make_split(TinyData(4, (20, 10)), augmentation=note, fit_at=fit_at)[(0, 0)]
     assert seen == [shape]
@@ -176,7 +169,8 @@ def test_collating_stacks_images_and_targets():
     assert (batch.images.shape, batch.images.dtype) == ((3, 8, 8, 3), torch.uint8)
     assert batch.targets["a"]["label"].tolist() == [0, 1, 1]
     assert batch.targets["a"]["label"].dtype == torch.int64
-    assert (batch.ids, batch.sizes) == (["tiny-2", "tiny-1", "tiny-3"], [(9, 7)] * 3)
+    assert batch.ids == ["tiny-2", "tiny-1", "tiny-3"]
+    assert [frame.original for frame in batch.frames] == [(9, 7)] * 3
 
 
 def test_one_failure_stands_for_the_whole_batch():
@@ -236,7 +230,7 @@ def test_a_sample_that_fails_is_named(error, message, workers):
     assert str(raised.value) == message
 
 
-def too_small(image, seed):
+def too_small(scene, seed):
     raise DataError("augment[0]: RandomCrop failed")
 
 
@@ -246,8 +240,9 @@ def test_a_sample_that_cannot_be_augmented_is_named():
         next(loaded)
 
 
-def noise(image, seed):
-    return np.random.default_rng(seed).integers(0, 256, image.shape, dtype=np.uint8)
+def noise(scene, seed):
+    pixels = np.random.default_rng(seed).integers(0, 256, scene.image.shape, dtype=np.uint8)
+    return replace(scene, image=pixels)
 
 
 def test_batches_are_the_same_with_any_number_of_workers():

@@ -107,7 +107,7 @@ def test_a_wrong_spec_breaks_its_plugin(distributions, kind, argument, cause):
 @pytest.mark.parametrize(
     ("kind", "argument"),
     [
-        ("head", "options=Weighted"),
+        ("metric", "options=Weighted"),
         ("backbone", "open_weights=True, default_weights='V1'"),
         ("backbone", "weights=('V1',), default_weights='V1'"),
         ("backbone", "requires=('scikit-learn', 'timm')"),

@@ -12,9 +12,10 @@ from ftengine.protocols import Progress
 
 def test_images_are_normalised_as_torchvision_does_it():
     model = make_model()
-    images = make_batch(2).images
+    batch = make_batch(2)
+    images = batch.images
     expected = (images.permute(0, 3, 1, 2).double() / 255 - 0.5) / 0.25
-    made = model.normalise(images)
+    made = model.normalise(batch)
     assert made.dtype == torch.float32
     torch.testing.assert_close(made.double(), expected, atol=1e-6, rtol=1e-6)
     assert images.dtype == torch.uint8
@@ -38,7 +39,7 @@ def test_a_batch_in_parts_is_the_batch():
     assert [part.ids for part in parts] == [["s0", "s1"], ["s2", "s3"], ["s4", "s5"]]
     assert torch.equal(torch.cat([part.images for part in parts]), batch.images)
     assert torch.equal(torch.cat([part.targets["a"]["label"] for part in parts]), batch.targets["a"]["label"])
-    assert [len(part.sizes) for part in parts] == [2, 2, 2]
+    assert [len(part.frames) for part in parts] == [2, 2, 2]
 
 
 def test_modules_are_named_head_for_one_task_and_head_dot_task_for_several():

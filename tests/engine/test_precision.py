@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import TinyBackbone, make_model
+from tiny import TinyBackbone, make_batch, make_model
 from torch import nn
 
 import ftengine.precision as module
@@ -104,7 +104,7 @@ def test_memory_format(config, backbone, expected):
     weights = [parameter for parameter in model.parameters() if parameter.ndim == 4]
     assert [w.is_contiguous(memory_format=torch.channels_last) for w in weights] == [expected] * 3
     assert all(now is before for now, before in zip(model.parameters(), parameters, strict=True))
-    images = model.normalise(torch.zeros(2, 8, 8, 3, dtype=torch.uint8))
+    images = model.normalise(make_batch(2))
     for tensor in (images, *model.backbone(images).values()):
         assert tensor.is_contiguous(memory_format=torch.channels_last) is expected
         assert tensor.is_contiguous() is not expected

@@ -15,7 +15,7 @@ def test_a_short_config_becomes_a_whole_plan(plan):
     made = plan()
     (task,) = made.tasks.values()
     assert (task.name, task.field, task.weight, task.stream) == ("classification", "label", 1.0, "data")
-    assert [part.component.name for part in (task.head, task.loss, *task.metrics)] == [
+    assert [part.component.name for part in (task.head, task.losses[0][0], *task.metrics)] == [
         "linear",
         "cross_entropy",
         "accuracy",
@@ -45,7 +45,7 @@ def test_the_defaults_are_those_of_the_target_field_that_the_data_give(plan, csv
         (task,) = plan(
             f"task: classification\ndata: {{{csv}, {columns}}}\nbackbone: {{name: resnet18, weights: none}}"
         ).tasks.values()
-        return task.field, task.loss.component.name
+        return task.field, task.losses[0][0].component.name
 
     assert parts("label: a") == ("label", "cross_entropy")
     assert parts("labels: [a, b]") == ("labels", "binary_cross_entropy")
@@ -118,7 +118,10 @@ def test_no_task_at_all(refused):
     assert (1, "tsk", "unknown key 'tsk'; did you mean 'task'?") in refused(DIGITS.replace("task:", "tsk:"))
     ((_, path, message),) = refused(DIGITS.replace("task: classification\n", ""))
     assert path == ""
-    assert message == "no task: give `task` (or `tasks`, or --task); tasks: classification, regression"
+    assert (
+        message
+        == "no task: give `task` (or `tasks`, or --task); tasks: classification, detection, regression, segmentation"
+    )
 
 
 # --- mistakes ----------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ftengine.config import Weights
+from ftengine.config_refs import Weights
 from ftengine.errors import FtengineError
 from ftengine.plugin import BackboneSpec
 from ftengine.weight_source import WeightSource, weight_source

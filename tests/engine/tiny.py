@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ftengine.model import Model, StreamBatch
-from ftengine.protocols import Backbone, Dataset, FreezePolicy, Head, Loss
+from ftengine.protocols import Backbone, Dataset, Frame, FreezePolicy, Head, Loss
 
 
 class TinyBackbone(Backbone):
@@ -78,7 +78,7 @@ def make_model(tasks=("a",), learned=(), backbone=None):
     return Model(
         backbone or TinyBackbone(),
         {task: TinyHead() for task in tasks},
-        {task: TinyLoss(task in learned) for task in tasks},
+        {task: [TinyLoss(task in learned)] for task in tasks},
         (0.5, 0.5, 0.5),
         (0.25, 0.25, 0.25),
     )
@@ -88,9 +88,9 @@ def make_batch(size=4, tasks=("a",), seed=0):
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (size, 8, 8, 3), dtype=torch.uint8, generator=generator)
     targets = {task: {"label": torch.arange(size) % 2} for task in tasks}
-    return StreamBatch(images, targets, [f"s{i}" for i in range(size)], [(8, 8)] * size)
+    return StreamBatch(images, targets, [f"s{i}" for i in range(size)], [Frame.whole(8, 8)] * size)
 
 
 def loss_of(model, batch, tasks=("a",)):
     results = model(batch, tasks)
-    return sum(model.losses[task](r.output, r.batch)["ce"] for task, r in results.items())
+    return sum(model.losses[task][0](r.output, r.batch)["ce"] for task, r in results.items())

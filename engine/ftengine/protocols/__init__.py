@@ -5,7 +5,8 @@ classes, H and W pixels. The engine calls factories as ``factory(options, contex
 component's own options model, validated, and `context` is the dataclass named for the kind below.
 """
 
-from ftengine.protocols.data import TARGET_FIELDS, Dataset, DatasetContext, LabelMap, Sample, Target
+from ftengine.protocols.data import Dataset, DatasetContext, LabelMap, Sample, Target
+from ftengine.protocols.frame import Frame
 from ftengine.protocols.freeze import FreezeContext, FreezePolicy, Progress
 from ftengine.protocols.model import (
     Backbone,
@@ -18,10 +19,16 @@ from ftengine.protocols.model import (
     Metric,
     MetricContext,
     Output,
+    PublishedModel,
+    Window,
 )
 from ftengine.protocols.task import Encoder, Prediction, Targets, Task, TaskContext
+from ftengine.vocabulary import IGNORE, MAX_CLASSES, SPATIAL_FIELDS, TARGET_FIELDS
 
 __all__ = [
+    "IGNORE",
+    "MAX_CLASSES",
+    "SPATIAL_FIELDS",
     "TARGET_FIELDS",
     "Backbone",
     "BackboneContext",
@@ -29,6 +36,7 @@ __all__ = [
     "Dataset",
     "DatasetContext",
     "Encoder",
+    "Frame",
     "FreezeContext",
     "FreezePolicy",
     "Head",
@@ -41,9 +49,11 @@ __all__ = [
     "Output",
     "Prediction",
     "Progress",
+    "PublishedModel",
     "Sample",
     "Target",
     "Targets",
     "Task",
     "TaskContext",
+    "Window",
 ]

@@ -5,18 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from ftengine.errors import DataError, name_list
-
-TARGET_FIELDS = {
-    "label": "int, the index of the image's one class in the dataset's names['label']",
-    "labels": "float32 [C], 1 for each class of names['labels'] that the image has, else 0",
-    "values": "float32 [T], one number for each of names['values'], in original units",
-}
-"""The vocabulary of target fields: what a dataset provides, and what a task can learn from."""
 
 Target = Mapping[str, Any]
 """One image's target fields, as plain Python and NumPy values."""
@@ -45,16 +39,22 @@ class Dataset(ABC):
             def image(self, index): return np.full((8, 8, 3), 255 * index, np.uint8)
 
     A broken file raises :class:`ftengine.errors.DataError` from `image`, with the file's name.
+
+    Where files call classes by numbers of their own (COCO's categories, the values in mask files), ``ids[field]`` has
+    them in the order of ``names[field]``: results are written with them. `notes` are sentences on what was repaired
+    while reading, and how often, for the person who starts the run.
     """
 
     names: Mapping[str, tuple[str, ...]]
+    ids: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+    notes: Sequence[str] = ()
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def target(self, index: int) -> Target:
-        """The target fields of sample `index`; at least those in `names`."""
+        """The target fields of sample `index`; at least those in `names`, but for ``mask``, which `mask` reads."""
 
     @abstractmethod
     def image(self, index: int) -> np.ndarray:
@@ -64,8 +64,24 @@ class Dataset(ABC):
     def sample_id(self, index: int) -> str:
         """A name of sample `index` that a person can find it by, the same in every run."""
 
+    def mask(self, index: int) -> np.ndarray:
+        """The mask of sample `index`, uint8 [H, W] of its image's size; only where `names` has ``mask``."""
+        raise NotImplementedError(f"{type(self).__name__} names the field 'mask' and has no method `mask`")
+
+    def size(self, index: int) -> tuple[int, int] | None:
+        """(height, width) of image `index`, if that is known without decoding it: batches are made of like shapes."""
+        return None
+
+    def image_id(self, index: int) -> int:
+        """The number that result files know image `index` by: COCO's image id, or else its place."""
+        return index
+
     def __getitem__(self, index: int) -> Sample:
-        return Sample(self.image(index), self.target(index), self.sample_id(index))
+        """Image and whole target, with the mask where there is one."""
+        target = dict(self.target(index))
+        if "mask" in self.names:
+            target["mask"] = self.mask(index)
+        return Sample(self.image(index), target, self.sample_id(index))
 
 
 @dataclass(frozen=True)
@@ -79,10 +95,12 @@ class DatasetContext:
 class LabelMap:
     """Class names in index order: made once from the training split, stored with the model, checked ever after.
 
-    `background` and `ignore` are indices with a special meaning, where a task has them.
+    `ids` are the files' own numbers for them, if they have any. `background` and `ignore` are indices with a special
+    meaning, where a task has them.
     """
 
     names: tuple[str, ...]
+    ids: tuple[int, ...] | None = None
     background: int | None = None
     ignore: int | None = None
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ftengine.protocols.frame import Frame
 from ftengine.protocols.task import Prediction, Targets
 
 Output = dict[str, Any]
@@ -22,13 +23,14 @@ class Batch:
     """What reaches a head: the images of one batch and one task's targets.
 
     `images`: float [B, 3, H, W], normalised, on the model's device. `targets`: what the
-    task's `collate` made, on the same device. `ids`: the samples' ids. `sizes`: original (height, width) of each image.
+    task's `collate` made, on the same device, in the batch's pixels. `ids`: the samples' ids. `frames`: where each
+    image lies in the batch, and the way back to its original.
     """
 
     images: Tensor
     targets: Targets
     ids: list[str]
-    sizes: list[tuple[int, int]]
+    frames: list[Frame]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -126,11 +128,46 @@ class Backbone(nn.Module):
 
 @dataclass(frozen=True)
 class HeadContext:
-    """`channels` and `strides`: the backbone's, by level, in order. `task`: the fitted task."""
+    """`channels` and `strides`: the backbone's, by level, in order. `task`: the fitted task.
+
+    `backbone` is the name of the backbone. `weights` names the published weights that head and backbone are loaded
+    with together, one of the head's spec's; None for none. The factory then sets `published`, or raises WeightsError
+    where there are none for this backbone.
+    """
 
     channels: Mapping[str, int]
     strides: Mapping[str, int]
     task: Any
+    backbone: str = ""
+    weights: str | None = None
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """A published file that holds a head's weights together with its backbone's.
+
+    `url`: where it comes from. `names`: the head's ``state_dict`` names to the file's. `backbone`: what stands before
+    the backbone's published names in the file. `replaced`: the head's names that keep their new values, because they
+    depend on the classes. `discarded`: globs on the file's names that nothing here takes. `norm_eps`: the epsilon of
+    the backbone's BatchNorm layers that the weights were measured with, if it is not the layers' own.
+    """
+
+    url: str
+    names: Mapping[str, str]
+    backbone: str
+    replaced: tuple[str, ...] = ()
+    discarded: tuple[str, ...] = ()
+    norm_eps: float | None = None
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a batch that the model saw by itself: pixels [top, top + height) × [left, left + width)."""
+
+    top: int
+    left: int
+    height: int
+    width: int
 
 
 class Head(nn.Module, ABC):
@@ -149,10 +186,11 @@ class Head(nn.Module, ABC):
                 return [{"scores": row} for row in output["logits"].softmax(-1).float().cpu()]
 
     ``loss_in_eval`` says whether the outputs in eval mode are enough for the loss; if not, the validation loss is
-    not computed.
+    not computed. `published`: see :class:`PublishedModel`.
     """
 
     loss_in_eval = True
+    published: PublishedModel | None = None
 
     @abstractmethod
     def forward(self, features: dict[str, Tensor], batch: Batch) -> Output:
@@ -163,7 +201,14 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def predict(self, output: Output, batch: Batch) -> list[Prediction]:
-        """One prediction for each image, on the CPU."""
+        """One prediction for each image, on the CPU, in original coordinates: see ``batch.frames``."""
+
+    def merge(self, outputs: Sequence[Output], windows: Sequence[Window], size: tuple[int, int]) -> Output:
+        """The output for a whole batch of `size` (height, width), from those for overlapping windows of it.
+
+        Needed of a head whose spec says ``windows=True``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot merge the outputs of windows")
 
 
 @dataclass(frozen=True)
@@ -212,7 +257,10 @@ class Metric(ABC):
 
     @abstractmethod
     def update(self, predictions: Sequence[Prediction], targets: Targets) -> None:
-        """One batch: `targets` are what the task's `collate` made, on the CPU, in the predictions' order."""
+        """One batch, in order: `targets` are what the task's `collate` made, on the CPU.
+
+        Boxes and masks are those of the original images, as the predictions are.
+        """
 
     @abstractmethod
     def compute(self) -> dict[str, float]:

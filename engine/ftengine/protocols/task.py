@@ -78,6 +78,25 @@ class Task(ABC):
     def describe(self, prediction: Prediction) -> dict[str, Any]:
         """A prediction as a flat row of strings and numbers, as `ftengine predict` writes it."""
 
+    def records(self, prediction: Prediction, image_id: int) -> list[dict[str, Any]] | None:
+        """A prediction as rows of a result file of the field's own format (COCO's), or None where there is none."""
+        return None
+
+    def index_map(self, prediction: Prediction) -> np.ndarray | None:
+        """A prediction as a picture of class ids, uint8 [H, W], to be written as a PNG; None where it is none."""
+        return None
+
+    def draw(self, image: np.ndarray, prediction: Prediction) -> np.ndarray | None:
+        """A new image, uint8 [H', W', 3], that shows a person the prediction on `image`, the original, uint8 [H, W, 3].
+
+        None where there is nothing to show. See :mod:`ftengine.pictures` for the means.
+        """
+        return None
+
+    def perfect(self, encoded: Mapping[str, np.ndarray]) -> Prediction:
+        """The prediction that an encoded target asks for: drawn beside the model's. Needed where `draw` is."""
+        raise NotImplementedError(f"{type(self).__name__} draws predictions and has no method `perfect`")
+
     def strata(self, data: Dataset) -> np.ndarray | None:
         """An int for each sample whose distribution a held-out split should keep, or None for any split."""
         return None

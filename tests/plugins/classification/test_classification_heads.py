@@ -5,11 +5,11 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from ftengine.protocols import Batch, HeadContext, LabelMap
+from ftengine.protocols import Batch, Frame, HeadContext, LabelMap
 from ftengine_classification.heads import linear, mlp
 from ftengine_classification.options import LinearOptions, MlpOptions
 
-BATCH = Batch(images=torch.zeros(4, 3, 8, 8), targets={}, ids=["a", "b", "c", "d"], sizes=[(8, 8)] * 4)
+BATCH = Batch(images=torch.zeros(4, 3, 8, 8), targets={}, ids=["a", "b", "c", "d"], frames=[Frame.whole(8, 8)] * 4)
 
 
 def context(multi_label=False):

@@ -8,7 +8,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torchvision.ops import sigmoid_focal_loss
 
 from ftengine.errors import FtengineError
-from ftengine.protocols import Batch, LabelMap, LossContext
+from ftengine.protocols import Batch, Frame, LabelMap, LossContext
 from ftengine_classification.losses import BinaryCrossEntropy, CrossEntropy, Focal
 from ftengine_classification.options import BinaryCrossEntropyOptions, CrossEntropyOptions, FocalOptions
 
@@ -25,7 +25,7 @@ def context(multi_label=False, counts=COUNTS, samples=100):
 
 
 def batch(**targets):
-    return Batch(images=torch.zeros(4, 3, 2, 2), targets=targets, ids=list("abcd"), sizes=[(2, 2)] * 4)
+    return Batch(images=torch.zeros(4, 3, 2, 2), targets=targets, ids=list("abcd"), frames=[Frame.whole(2, 2)] * 4)
 
 
 def value(loss, logits=LOGITS):

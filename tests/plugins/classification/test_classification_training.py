@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
-from ftengine.protocols import Batch, Dataset, HeadContext, LossContext, MetricContext, TaskContext
+from ftengine.protocols import Batch, Dataset, Frame, HeadContext, LossContext, MetricContext, TaskContext
 from ftengine_classification import heads, losses, metrics, options
 from ftengine_classification.task import Classification
 
@@ -48,7 +48,9 @@ def batch_of(task, data, place):
         [{k: torch.as_tensor(v) for k, v in encode(data.target(i)).items()} for i in range(len(data))]
     )
     ids = [data.sample_id(i) for i in range(len(data))]
-    return Batch(images=torch.zeros(len(data), 3, 1, 1), targets=targets, ids=ids, sizes=[(1, 1)] * len(data))
+    return Batch(
+        images=torch.zeros(len(data), 3, 1, 1), targets=targets, ids=ids, frames=[Frame.whole(1, 1)] * len(data)
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from ftengine.protocols import Batch, HeadContext
+from ftengine.protocols import Batch, Frame, HeadContext
 from ftengine_regression.heads import Standardizer, linear, mlp
 from ftengine_regression.options import LinearOptions, MlpOptions
 
@@ -25,7 +25,7 @@ def features():
 
 
 def batch(**targets):
-    return Batch(images=torch.zeros(2, 3, 8, 8), targets=targets, ids=["a", "b"], sizes=[(8, 8)] * 2)
+    return Batch(images=torch.zeros(2, 3, 8, 8), targets=targets, ids=["a", "b"], frames=[Frame.whole(8, 8)] * 2)
 
 
 VALUES = torch.tensor([[-4.0, 0.5, 0.0], [10.0, 200000.0, 3.0]])

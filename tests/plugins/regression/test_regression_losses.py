@@ -6,14 +6,14 @@ import torch
 from pydantic import ValidationError
 
 from ftengine.errors import FtengineError
-from ftengine.protocols import Batch, LossContext
+from ftengine.protocols import Batch, Frame, LossContext
 from ftengine_regression import losses
 from ftengine_regression.options import HuberOptions, LossOptions
 
 OUTPUT = torch.tensor([[0.5, -1.0], [2.0, 0.25], [0.0, 3.0]])
 TARGETS = torch.tensor([[0.0, 1.0], [0.5, 0.0], [0.0, -1.0]])
 ERROR = (OUTPUT - TARGETS).double().numpy()
-BATCH = Batch(images=torch.zeros(3, 3, 2, 2), targets={}, ids=list("abc"), sizes=[(2, 2)] * 3)
+BATCH = Batch(images=torch.zeros(3, 3, 2, 2), targets={}, ids=list("abc"), frames=[Frame.whole(2, 2)] * 3)
 CONTEXT = LossContext(task=SimpleNamespace(names=("price", "rooms")))
 
 

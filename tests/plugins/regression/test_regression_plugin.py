@@ -26,7 +26,8 @@ def test_every_factory_makes_its_kind_with_default_options(spec):
     assert issubclass(spec.options, Options)
     _, kind, context = KINDS[spec.kind]
     task = SimpleNamespace(names=("a", "b"), transforms=("none", "log"), mean=np.zeros(2), std=np.ones(2))
-    known = {"task": task, "field": "values", "channels": {"c5": 8}, "strides": {"c5": 32}}
+    features = {"channels": {"c5": 8}, "strides": {"c5": 32}, "backbone": "resnet18", "weights": None}
+    known = {"task": task, "field": "values", **features}
     made = factory(spec.options(), context(**{key: known[key] for key in context.__dataclass_fields__}))
     assert isinstance(made, kind)
     if spec.kind == "metric":

@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import default_collate
 
 from ftengine.plugin import Options
-from ftengine.protocols import Batch, Dataset, HeadContext, LossContext, MetricContext, TaskContext
+from ftengine.protocols import Batch, Dataset, Frame, HeadContext, LossContext, MetricContext, TaskContext
 from ftengine_regression import heads, losses, metrics, options
 from ftengine_regression.task import Regression
 
@@ -38,7 +38,9 @@ def batch_of(task, data, place):
     encode = task.encoder(data, place)
     targets = default_collate([{"values": torch.as_tensor(encode(data.target(i))["values"])} for i in range(len(data))])
     ids = [data.sample_id(i) for i in range(len(data))]
-    return Batch(images=torch.zeros(len(data), 3, 1, 1), targets=targets, ids=ids, sizes=[(1, 1)] * len(data))
+    return Batch(
+        images=torch.zeros(len(data), 3, 1, 1), targets=targets, ids=ids, frames=[Frame.whole(1, 1)] * len(data)
+    )
 
 
 @pytest.mark.parametrize("loss_name", ["mse", "l1", "huber"])
