@@ -123,3 +123,7 @@ class FasterRcnnLossOptions(Options):
     rpn_box_weight: Weight = Field(1.0, description="Factor of the term `rpn_box`.")
     classifier_weight: Weight = Field(1.0, description="Factor of the term `classifier`.")
     box_weight: Weight = Field(1.0, description="Factor of the term `box`.")
+
+
+class CocoMapOptions(Options):
+    per_class: bool = Field(True, description="Whether to report each class, too, as map/<class>.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ftengine.plugin import Defaults, HeadSpec, LossSpec, TaskSpec, hookimpl
+from ftengine.plugin import Defaults, HeadSpec, LossSpec, MetricSpec, TaskSpec, hookimpl
 from ftengine_detection import options
 
 FTENGINE_API = (1, 0)
@@ -46,5 +46,18 @@ def register_losses() -> Iterator[LossSpec]:
         summary="Objectness and boxes of the proposals, class and box of the detections.",
         options=options.FasterRcnnLossOptions,
         heads=("faster_rcnn",),
+        fields=("boxes",),
+    )
+
+
+@hookimpl
+def register_metrics() -> Iterator[MetricSpec]:
+    yield MetricSpec(
+        name="coco_map",
+        task="detection",
+        factory="ftengine_detection.metrics:CocoMap",
+        summary="COCO's twelve numbers of average precision and recall, and the precision of each class.",
+        options=options.CocoMapOptions,
+        primary="map",
         fields=("boxes",),
     )
