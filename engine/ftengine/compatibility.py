@@ -129,17 +129,19 @@ def check_windows(window: object, tasks: Sequence[TaskPlan], report: Report) -> 
 def pick_monitor(wanted: str | None, tasks: Mapping[str, TaskPlan], joint: bool, report: Report) -> Monitor:
     """``loss``, ``accuracy`` or, in a joint run, ``<task>/accuracy``: the name in the config, or the logged one."""
     if wanted == "loss":
-        return Monitor(None, None, "min", "loss")
+        return Monitor(None, None, "loss", "min", "loss")
     choices: dict[str, Monitor] = {}
     for name, task in tasks.items():
         for index, metric in enumerate(task.metrics):
             prefix = f"{name}/" if joint else ""
-            monitor = Monitor(name, index, metric.spec.mode, prefix + metric.primary)
-            choices.setdefault(prefix + metric.component.name, monitor)
-            choices.setdefault(monitor.name, monitor)
+            keys = (metric.primary, *metric.spec.others)
+            own = [Monitor(name, index, key, metric.spec.mode, prefix + key) for key in keys]
+            choices.setdefault(prefix + metric.component.name, own[0])
+            for monitor in own:
+                choices.setdefault(monitor.name, monitor)
     if wanted is None:
         return next(iter(choices.values()))
     if wanted not in choices:
         report(("train", "monitor"), unknown("metric", wanted, ["loss", *choices]))
-        return Monitor(None, None, "min", "loss")
+        return Monitor(None, None, "loss", "min", "loss")
     return choices[wanted]

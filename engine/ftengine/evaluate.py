@@ -95,7 +95,7 @@ def _compute(plan: Plan, metrics: Mapping[str, Sequence[Metric]], evaluation: Ev
             values = metric.compute()
             part = plan.tasks[task].metrics[index]
             if (task, index) == (plan.monitor.task, plan.monitor.metric):
-                evaluation.monitored = values[part.primary]
+                evaluation.monitored = values[plan.monitor.key]
             for key, value in values.items():
                 name = prefix + key
                 while name in evaluation.values:  # the same metric twice, with other options

@@ -111,7 +111,7 @@ def _problems(spec: Spec) -> Iterator[str]:
     elif isinstance(spec, HeadSpec | LossSpec | MetricSpec):
         if not isinstance(spec.task, str) or not spec.task:
             yield f"task must be the name of a task, not {spec.task!r}"
-        for key in ("levels", "heads", "fields", "weights"):
+        for key in ("levels", "heads", "fields", "weights", "others"):
             yield from _names(key, getattr(spec, key, ()))
     elif isinstance(spec, DatasetSpec):
         yield from _names("fields", spec.fields, empty=False)

@@ -59,10 +59,14 @@ class TaskPlan:
 
 @dataclass(frozen=True)
 class Monitor:
-    """What the best checkpoint is chosen by: a task's metric (None: the sum of losses), its direction and its name."""
+    """What the best checkpoint is chosen by: a key of a task's metric (None: the sum of losses), and its direction.
+
+    `name` is the key as it is logged.
+    """
 
     task: str | None
     metric: int | None
+    key: str
     mode: str
     name: str
 

@@ -25,9 +25,8 @@ A plugin is a module named by an entry point of the group ``ftengine``::
             levels=("c1", "c2"),
         )
 
-A config then says ``backbone: acme/tiny``. The factory, ``acme_vision.models:tiny``, is imported only when a run
-is built, and is called as ``tiny(options, context)``; :mod:`ftengine.protocols` says what each kind receives and
-returns.
+A config then says ``backbone: acme/tiny``. The factory is imported only when a run is built, and is called as
+``tiny(options, context)``; :mod:`ftengine.protocols` says what each kind receives and returns.
 """
 
 from __future__ import annotations
@@ -192,15 +191,16 @@ class LossSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class MetricSpec(Spec):
-    """A metric of `task`. `primary` is the key of ``compute()`` by which the best checkpoint may be chosen.
+    """A metric of `task`. `primary` is the key of ``compute()`` that the best checkpoint is chosen by.
 
-    It may hold options' names in braces: ``top{k}_accuracy``.
+    It may hold options' names in braces: ``top{k}_accuracy``. `others` are further keys of the same mode.
     """
 
     kind: ClassVar[str] = "metric"
     task: str
     primary: str
     mode: Literal["max", "min"] = "max"
+    others: tuple[str, ...] = ()
     fields: tuple[str, ...] = ()
 
 

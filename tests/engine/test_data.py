@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from ftengine.data import Failure, Item, LoaderSettings, Split, batches
 from ftengine.errors import DataError
 from ftengine.holdout import Subset, fingerprint, hold_out
 from ftengine.order import TrainOrder, in_order
+from ftengine.protocols import IGNORE, Frame
 from ftengine.protocols.task import stack
 
 
@@ -267,3 +269,96 @@ def test_loading_leaves_the_run_s_generator_alone():
     torch.manual_seed(0)
     list(batches(make_split(TinyData()), in_order(10, 5), LoaderSettings(0)))
     assert torch.rand(1) == expected
+
+
+# --- places in the image -----------------------------------------------------------------------------------------
+
+
+class Spatial(TinyData):
+    """Images of 10 × 20, 12 × 18 … with one box over the left half, which the mask shows as well."""
+
+    names = MappingProxyType({"boxes": ("half",), "mask": ("rest", "half")})
+
+    def size(self, index):
+        return 10 + 2 * index, 20 - 2 * index
+
+    def image(self, index):
+        return np.zeros((*self.size(index), 3), np.uint8)
+
+    def target(self, index):
+        height, width = self.size(index)
+        boxes = np.array([[0, 0, width / 2, height], [0, 0, 2, 2]], np.float64)
+        return {"boxes": boxes, "box_labels": np.array([0, 0]), "box_crowd": np.array([False, True])}
+
+    def mask(self, index):
+        mask = np.zeros(self.size(index), np.uint8)
+        mask[:, : self.size(index)[1] // 2] = 1
+        return mask
+
+
+def places(target):
+    return {name: np.asarray(target[name]) for name in ("boxes", "box_crowd", "mask")}
+
+
+def make_spatial(augmentation=None, training=False, data=None, **image):
+    config = ImageConfig.model_validate({"fit": "shorter", "size": 20, "max_size": 40, **image})
+    fields = frozenset({"boxes", "mask"})
+    data = data or Spatial(3)
+    return Split(data, {"a": places}, {"a": as_lists}, config, fields, augmentation, training=training)
+
+
+def test_images_of_different_shapes_are_padded_to_32_with_ignored_pixels():
+    split = make_spatial()
+    batch = split.collate([split[(0, i)] for i in range(3)])
+    assert batch.images.shape == (3, 32, 64, 3)
+    assert [frame.size for frame in batch.frames] == [(20, 40), (20, 30), (20, 23)]
+    for mask, frame in zip(batch.targets["a"]["mask"], batch.frames, strict=True):
+        assert mask.shape == (32, 64)
+        height, width = frame.size
+        assert (mask[:height, :width] != IGNORE).all()
+        assert (mask[height:] == IGNORE).all()
+        assert (mask[:, width:] == IGNORE).all()
+    assert batch.targets["a"]["boxes"][0].tolist() == [[0, 0, 20, 20], [0, 0, 4, 4]]
+
+
+def test_metrics_get_boxes_and_masks_of_the_originals_and_training_does_not_make_them():
+    split = make_spatial()
+    batch = split.collate([split[(0, i)] for i in range(3)])
+    truths = batch.truths["a"]
+    assert [tuple(mask.shape) for mask in truths["mask"]] == [(10, 20), (12, 18), (14, 16)]
+    assert truths["boxes"][2].tolist() == [[0, 0, 8, 14], [0, 0, 2, 2]]
+    assert truths["boxes"][0].dtype == torch.float64
+    training = make_spatial(training=True)
+    batch = training.collate([training[(0, i)] for i in range(3)])
+    assert batch.truths["a"] is batch.targets["a"]
+
+
+def drop_second(scene, seed):
+    return replace(scene, image=scene.image[:8], mask=scene.mask[:8], boxes=scene.boxes[1:], kept=np.array([1]))
+
+
+@pytest.mark.parametrize(("fit_at", "size"), [("start", (8, 40)), ("end", (16, 40))])
+def test_what_stands_beside_a_box_goes_with_it(fit_at, size):
+    item = make_spatial(drop_second, training=True, fit_at=fit_at)[(0, 0)]
+    assert item.targets["a"]["box_crowd"].tolist() == [True]
+    assert len(item.targets["a"]["boxes"]) == 1
+    assert item.frame == Frame.whole(*size)
+    assert item.targets["a"]["mask"].shape == item.image.shape[:2] == size
+
+
+class WrongMask(Spatial):
+    def mask(self, index):
+        return np.zeros((3, 3), np.uint8)
+
+
+def test_a_mask_of_another_size_is_named():
+    assert make_spatial(data=WrongMask(1))[(0, 0)] == Failure(
+        "sample tiny-0: its mask is of (3, 3), its image of (10, 20)"
+    )
+
+
+def test_double_precision_reaches_the_device_as_single():
+    split = make_spatial()
+    batch = split.collate([split[(0, 0)]])
+    assert batch.targets["a"]["boxes"][0].dtype == torch.float64
+    assert batch.to(torch.device("cpu")).targets["a"]["boxes"][0].dtype == torch.float32

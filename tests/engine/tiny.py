@@ -58,7 +58,7 @@ class TinyData(Dataset):
 
     def __init__(self, length=10, size=(8, 8)):
         self.length = length
-        self.size = size
+        self.shape = size
 
     def __len__(self):
         return self.length
@@ -67,7 +67,7 @@ class TinyData(Dataset):
         return {"label": index % 2}
 
     def image(self, index):
-        return np.full((*self.size, 3), index % 256, np.uint8)
+        return np.full((*self.shape, 3), index % 256, np.uint8)
 
     def sample_id(self, index):
         return f"tiny-{index}"
