@@ -1,0 +1,115 @@
+"""Published models: head and backbone from one file, and what depends on the classes anew."""
+
+import pytest
+import torch
+from tiny import TinyBackbone
+from torch import nn
+
+from ftengine.errors import WeightsError
+from ftengine.protocols import Head, PublishedModel
+from ftengine.weights import load_published, match_norms
+
+URL = "https://example.org/whole.pth"
+
+
+class Layers(Head):
+    def __init__(self, classes):
+        super().__init__()
+        self.hidden = nn.Linear(6, 5)
+        self.norm = nn.BatchNorm1d(5)
+        self.predictor = nn.Linear(5, classes)
+        norm = {name: f"neck.{name.removeprefix('norm.')}" for name in self.state_dict() if name.startswith("norm.")}
+        self.published = PublishedModel(
+            URL,
+            {"hidden.weight": "roi.fc.weight", "hidden.bias": "roi.fc.bias", **norm, **{k: k for k in PREDICTOR}},
+            "body.",
+            replaced=PREDICTOR,
+            discarded=("extra.*",),
+            norm_eps=0.0,
+        )
+
+    def forward(self, features, batch):
+        return {}
+
+    def predict(self, output, batch):
+        return []
+
+
+PREDICTOR = ("predictor.weight", "predictor.bias")
+
+
+def content():
+    """What the published file holds: another backbone, the head's layers, a predictor of 91 classes, a mask branch."""
+    torch.manual_seed(1)
+    body, head = TinyBackbone(), Layers(91)
+    tensors = {f"body.{name}": tensor for name, tensor in body.stages.state_dict().items()}
+    tensors |= {theirs: head.state_dict()[ours] for ours, theirs in head.published.names.items()}
+    return {name: t.clone() for name, t in tensors.items() if "num_batches" not in name} | {"extra.x": torch.ones(1)}
+
+
+@pytest.fixture
+def cached(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+
+    def put(tensors):
+        torch.save(tensors, folder / "whole.pth")
+        torch.manual_seed(0)
+        return TinyBackbone(), Layers(3)
+
+    return put
+
+
+def test_head_and_backbone_are_loaded_and_the_predictor_stays_new(cached):
+    tensors = content()
+    backbone, head = cached(tensors)
+    before = {name: head.state_dict()[name].clone() for name in PREDICTOR}
+    coverage = load_published(backbone, head, "coco")
+    assert torch.equal(head.hidden.weight, tensors["roi.fc.weight"])
+    assert torch.equal(head.norm.running_var, tensors["neck.running_var"])
+    own = backbone.stages.state_dict()
+    assert all(torch.equal(own[n], tensors[f"body.{n}"]) for n in own if "num_batches" not in n)
+    assert all(torch.equal(head.state_dict()[name], tensor) for name, tensor in before.items())
+    report = "\n".join(coverage.describe())
+    assert f"weights from coco ({URL})" in report
+    assert "head: 6 of 9 tensors" in report
+    assert "allowed differences: 2 (predictor.bias (new, for these classes), predictor.weight" in report
+    assert "not used by this backbone, as expected: 1 (extra.x)" in report
+
+
+@pytest.mark.parametrize(
+    ("change", "reported"),
+    [
+        (lambda t: t.pop("roi.fc.bias"), "missing in the file: 1 (head.hidden.bias)"),
+        (lambda t: t.pop("body.c1.0.weight"), "missing in the file: 1 (c1.0.weight)"),
+        (lambda t: t.update(other=torch.ones(2)), "unexpected in the file: 1 (other)"),
+        (lambda t: t.update({"body.c9.weight": torch.ones(2)}), "unexpected in the file: 1 (c9.weight)"),
+        (
+            lambda t: t.update({"roi.fc.weight": torch.ones(5, 7)}),
+            "of another shape: 1 (head.hidden.weight ([5, 7] in the file, [5, 6] in the head))",
+        ),
+    ],
+)
+def test_every_other_difference_is_refused(cached, change, reported):
+    tensors = content()
+    change(tensors)
+    backbone, head = cached(tensors)
+    kept = head.hidden.weight.clone()
+    with pytest.raises(WeightsError) as caught:
+        load_published(backbone, head, "coco")
+    assert reported in str(caught.value)
+    assert str(caught.value).startswith("head.weights: the weights do not fit head and backbone")
+    assert torch.equal(head.hidden.weight, kept)
+
+
+def test_norms_get_the_epsilon_of_the_published_model():
+    backbone, head = TinyBackbone(), Layers(3)
+    match_norms(backbone, head)
+    assert {m.eps for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)} == {0.0}
+    plain = TinyBackbone()
+    head.published = None
+    match_norms(plain, head)
+    assert {m.eps for m in plain.modules() if isinstance(m, nn.BatchNorm2d)} == {1e-5}
+    with pytest.raises(WeightsError, match="does not say where 'coco' can be had"):
+        load_published(plain, head, "coco")
