@@ -196,14 +196,14 @@ def lovasz_slopes(errors: Tensor, truth: Tensor, ignored: Tensor) -> Tensor:
     1 - IoU, as in the paper's Algorithm 1, which lose most of their digits when there are many pixels, but what these
     come to: with I true pixels not yet wrong of a union of U, a true pixel adds 1 / U, another I / (U (U - 1)).
     """
-    order = errors.masked_fill(ignored, -1).argsort(1, descending=True)  # what is ignored comes last
+    order = errors.masked_fill(ignored, -1).argsort(1, descending=True)  # what is ignored comes last: I is 0 there
     true = truth.gather(1, order)
     pixels = true.sum(1, keepdim=True)
     intersection = pixels - true.cumsum(1)
     union = pixels + (~true).cumsum(1)
     dtype = errors.dtype
     slopes = torch.where(true, 1 / union.to(dtype), intersection / (union * (union - 1)).clamp_min(1).to(dtype))
-    return torch.empty_like(slopes).scatter_(1, order, slopes).masked_fill(ignored, 0)
+    return torch.empty_like(slopes).scatter_(1, order, slopes)
 
 
 def dice(options: OverlapOptions, context: LossContext) -> Overlap:
