@@ -30,11 +30,7 @@ REFUSED = {
             "Normalize ToFloat FromFloat ToTensorV2",
             "images stay uint8, and are normalised on the device with the backbone's mean and std",
         ),
-        (
-            "AtLeastOneBBoxRandomCrop BBoxSafeRandomCrop ConstrainedCoarseDropout CropNonEmptyMaskIfExists MaskDropout "
-            "RandomCropNearBBox RandomSizedBBoxSafeCrop",
-            "it needs boxes or masks, and only images are augmented",
-        ),
+        ("RandomCropNearBBox", "it needs one box that is named apart from the others; use AtLeastOneBBoxRandomCrop"),
         (
             "FDA HistogramMatching Mosaic OverlayElements PixelDistributionAdaptation TextImage",
             "it needs other images or texts, and sees one image",
@@ -54,12 +50,45 @@ REFUSED = {
 """Transforms that albumentations has and a config cannot use, with the reason."""
 
 
+NEEDS = {
+    "AtLeastOneBBoxRandomCrop": ["boxes"],
+    "BBoxSafeRandomCrop": ["boxes"],
+    "ConstrainedCoarseDropout": ["mask"],
+    "CropNonEmptyMaskIfExists": ["mask"],
+    "MaskDropout": ["mask"],
+    "RandomSizedBBoxSafeCrop": ["boxes"],
+}
+"""Transforms that look at boxes or masks to do their work."""
+
+SPOILS: dict[str, dict[str, str]] = {
+    "FrequencyMasking": {"mask": "it would fill the mask with class 0; use XYMasking"},
+    "GridElasticDeform": {"mask": "it would leave gaps of class 0 between the cells; use GridDistortion"},
+    "MaskDropout": {"boxes": "it would leave the boxes of what it erases"},
+    "Morphological": {"mask": "it would spread the classes with higher numbers over the others"},
+    "TimeMasking": {"mask": "it would fill the mask with class 0; use XYMasking"},
+}
+"""Transforms that albumentations lets have boxes or masks, and that leave them wrong."""
+
+MASK_INTERPOLATIONS = (0, 6)
+"""OpenCV's numbers for the nearest pixel, and for exactly the nearest."""
+
+OWN_DEFAULTS = {("fill_mask", 0): 255, ("ignore_values", None): [255]}
+"""By option and albumentations' default, the default here: 255 marks what is not learnt from.
+
+A ``fill_mask`` that is None stays so: with it, dropouts leave the mask as it is.
+"""
+
+
 # --- reading the table -------------------------------------------------------------------------------------------
 
 
 @functools.cache
 def table() -> dict[str, Any]:
-    """What is known of each transform: its ``description``, the ``required`` options, the ``options``' JSON Schemas."""
+    """What is known of each transform: its ``description``, the ``required`` options, the ``options``' JSON Schemas.
+
+    ``needs`` are the spatial fields (boxes, mask) that it cannot do without, and ``spoils`` those that it does not move
+    as it moves the image, each with the reason.
+    """
     transforms: dict[str, Any] = json.loads(TABLE.read_text(encoding="utf-8"))["transforms"]
     return transforms
 
@@ -134,6 +163,9 @@ GROUPS: dict[str, dict[str, Any]] = {
 }
 """The compositions that a config may use; albumentations has no models of their options."""
 
+FORCED = {"ConstrainedCoarseDropout": ["mask_indices"]}
+"""Options that albumentations lets out and a config cannot."""
+
 OVERRIDES = {("ToGray", "num_output_channels"): {"enum": [3]}}
 """What albumentations allows and this program cannot: other than three channels."""
 
@@ -172,13 +204,29 @@ def _transform(cls: type, rules: dict[str, Any]) -> dict[str, Any]:
     options = {}
     for name, parameter in parameters.items():
         if name in rules:
-            has_default = parameter.default is not parameter.empty
-            options[name] = {**rules[name], **({"default": parameter.default} if has_default else {})}
+            default = parameter.default
+            known = isinstance(default, str | int | float | bool | None)
+            default = OWN_DEFAULTS.get((name, default), default) if known else default
+            options[name] = {**rules[name], **({"default": default} if default is not parameter.empty else {})}
+    for name in FORCED.get(cls.__name__, ()):
+        del options[name]["default"]
     return {
         "description": (inspect.getdoc(cls) or "").split("\n")[0],
         "required": [name for name in options if "default" not in options[name]],
+        "needs": NEEDS.get(cls.__name__, []),
+        "spoils": _left(cls) | SPOILS.get(cls.__name__, {}),
         "options": options,
     }
+
+
+def _left(cls: Any) -> dict[str, str]:
+    """The spatial fields that `cls` moves an image without, by albumentations' own account."""
+    library = import_albumentations()
+    if not issubclass(cls, library.DualTransform):  # it moves nothing, or, in a group, what its parts move
+        return {}
+    targets = {target.value for target in cls._targets}
+    fields = {"boxes": "BBoxes", "mask": "Mask"}
+    return {field: f"it cannot transform {field}" for field, target in fields.items() if target not in targets}
 
 
 def _rules(name: str, cls: Any) -> dict[str, Any]:
@@ -186,7 +234,7 @@ def _rules(name: str, cls: Any) -> dict[str, Any]:
     properties = cls.InitSchema.model_json_schema()["properties"]
     rules = {}
     for option, info in cls.InitSchema.model_fields.items():
-        if option != "strict":
+        if option != "strict" and (name, option) != ("ConstrainedCoarseDropout", "bbox_labels"):
             rule = _simplify(properties[option])
             rules[option] = OVERRIDES.get((name, option), _bounded(rule, _bounds(info.metadata)))
     return rules
