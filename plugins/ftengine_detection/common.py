@@ -31,8 +31,10 @@ def instances(batch: Batch, first_label: int = 0) -> list[Instances]:
     found = []
     targets = batch.targets
     for boxes, labels, crowd in zip(targets["boxes"], targets["labels"], targets["crowd"], strict=True):
-        single = ~crowd
-        found.append({"boxes": boxes[single].float(), "labels": labels[single] + first_label})
+        places = boxes.float()
+        # A sliver can lose its area in float32, and its logarithm would be infinite.
+        usable = ~crowd & (places[:, 2:] > places[:, :2]).all(1)
+        found.append({"boxes": places[usable], "labels": labels[usable] + first_label})
     return found
 
 
@@ -55,10 +57,12 @@ def pick(features: Mapping[str, Tensor], levels: Sequence[str]) -> dict[str, Ten
 def anchors(generator: AnchorGenerator, images: ImageList, features: Sequence[Tensor]) -> list[Tensor]:
     """The anchors of each image, float32 [A, 4], of all levels one after another.
 
-    The generator makes them in the type of the features, and bfloat16 has no odd numbers above 256.
+    The generator makes them in the type of the features, and bfloat16 has no odd numbers above 256. It takes the size
+    of the batch by that of a level, rounded down, for the stride, which is right where 32 divides the former.
     """
     grids = [level.new_empty(level.shape[-2:], dtype=torch.float32) for level in features]
-    made: list[Tensor] = generator(images, grids)
+    filled_up = images.tensors.new_empty([-(-side // 32) * 32 for side in images.tensors.shape[-2:]])
+    made: list[Tensor] = generator(ImageList(filled_up, images.image_sizes), grids)
     return made
 
 

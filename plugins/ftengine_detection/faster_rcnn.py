@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +85,7 @@ class Detector(RoIHeads):
         return {
             "roi_logits": logits,
             "roi_labels": label,
-            "roi_deltas": deltas.view(len(label), -1, 4)[positive, label[positive]],
+            "roi_deltas": deltas.unflatten(1, (-1, 4))[positive, label[positive]],
             "roi_proposals": torch.cat(proposals)[positive],
             "roi_boxes": torch.cat(boxes),
         }
@@ -212,12 +211,16 @@ def _published(head: FasterRcnn, options: FasterRcnnOptions, context: HeadContex
             f"head.weights: {context.weights}: torchvision has published a Faster R-CNN for the backbone resnet50, "
             f"not for {context.backbone!r}"
         )
-    needed: dict[str, Any] = {"fpn_channels": 256, "fc_width": 1024}
-    for name, value in needed.items():
-        if getattr(options, name) != value:
+    anchors_a_place = len(options.anchor_sizes[0]) * len(options.anchor_aspect_ratios)
+    for what, needed, found in (
+        ("fpn_channels {}", 256, options.fpn_channels),
+        ("fc_width {}", 1024, options.fc_width),
+        ("{} anchors a place", 3, anchors_a_place),
+    ):
+        if found != needed:
             raise WeightsError(
-                f"head.weights: {context.weights}: the published layers have {name} {value}; found "
-                f"{getattr(options, name)} (preset: {options.preset})"
+                f"head.weights: {context.weights}: the published layers have {what.format(needed)}; found {found} "
+                f"(preset: {options.preset})"
             )
     first = options.version == "v1"
     weights = (FasterRCNN_ResNet50_FPN_Weights if first else FasterRCNN_ResNet50_FPN_V2_Weights).COCO_V1
