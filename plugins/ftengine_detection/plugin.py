@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ftengine.plugin import Defaults, HeadSpec, LossSpec, MetricSpec, TaskSpec, hookimpl
-from ftengine_detection import options
+from ftengine_detection import one_stage_options, options
 
 FTENGINE_API = (1, 0)
 
@@ -35,6 +35,26 @@ def register_heads() -> Iterator[HeadSpec]:
         loss="faster_rcnn",
         weights=("coco",),
     )
+    yield HeadSpec(
+        name="retinanet",
+        task="detection",
+        factory="ftengine_detection.retinanet:retinanet",
+        summary="One stage with anchors: a feature pyramid, and class and box of each anchor on it.",
+        options=one_stage_options.RetinaNetOptions,
+        levels=("c3", "c4", "c5"),
+        loss="retinanet",
+        weights=("coco",),
+    )
+    yield HeadSpec(
+        name="fcos",
+        task="detection",
+        factory="ftengine_detection.fcos:fcos",
+        summary="One stage without anchors: a feature pyramid, and class, box and centerness of each position on it.",
+        options=one_stage_options.FcosOptions,
+        levels=("c3", "c4", "c5"),
+        loss="fcos",
+        weights=("coco",),
+    )
 
 
 @hookimpl
@@ -46,6 +66,24 @@ def register_losses() -> Iterator[LossSpec]:
         summary="Objectness and boxes of the proposals, class and box of the detections.",
         options=options.FasterRcnnLossOptions,
         heads=("faster_rcnn",),
+        fields=("boxes",),
+    )
+    yield LossSpec(
+        name="retinanet",
+        task="detection",
+        factory="ftengine_detection.one_stage_losses:RetinaNetLoss",
+        summary="Focal loss of the classes of all anchors, and the boxes of those that stand for an object.",
+        options=one_stage_options.RetinaNetLossOptions,
+        heads=("retinanet",),
+        fields=("boxes",),
+    )
+    yield LossSpec(
+        name="fcos",
+        task="detection",
+        factory="ftengine_detection.one_stage_losses:FcosLoss",
+        summary="Focal loss of the classes of all positions; box and centerness of those that stand for an object.",
+        options=one_stage_options.FcosLossOptions,
+        heads=("fcos",),
         fields=("boxes",),
     )
 

@@ -1,0 +1,66 @@
+"""RetinaNet on any backbone with the levels c3 … c5, from torchvision's parts."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import Tensor, nn
+from torchvision.models.detection import RetinaNet, RetinaNet_ResNet50_FPN_V2_Weights, RetinaNet_ResNet50_FPN_Weights
+from torchvision.models.detection import retinanet as stock
+from torchvision.models.detection._utils import BoxCoder, Matcher
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+
+from ftengine.protocols import HeadContext
+from ftengine_detection.common import Instances
+from ftengine_detection.one_stage import Matching, OneStageHead, published, pyramid_to_p7
+from ftengine_detection.one_stage_options import GROUPS, RetinaNetOptions
+from ftengine_detection.published import PYRAMID
+
+BOX_CODER = BoxCoder((1.0, 1.0, 1.0, 1.0))
+"""How offsets from anchors are encoded: offsets of the centre by the anchor's size, and logarithms of relative size."""
+
+OLD_NAMES = (PYRAMID, *((rf"^(head\.\w+\.conv)\.{2 * i}\.(weight|bias)$", rf"\1.{i}.0.\2") for i in range(4)))
+"""Files from before torchvision 0.13 have the convolutions without the block around them and its activation."""
+
+
+class Layers(Matching, stock.RetinaNetHead):
+    """Four convolutions and a prediction for the classes, and as many for the boxes, shared by all levels."""
+
+
+class RetinaNetHead(OneStageHead):
+    """Lin et al., "Focal Loss for Dense Object Detection", 2017, as torchvision has it.
+
+    ``bbox_regression`` is what BOX_CODER encodes. The score of a detection is the sigmoid of its logit.
+    """
+
+    old_names = OLD_NAMES
+    compute_loss = RetinaNet.compute_loss
+    postprocess_detections = RetinaNet.postprocess_detections
+
+    def __init__(self, options: RetinaNetOptions, context: HeadContext) -> None:
+        second = options.version == "v2"
+        ratios = (tuple(options.anchor_aspect_ratios),) * len(options.anchor_sizes)
+        generator = AnchorGenerator(tuple(map(tuple, options.anchor_sizes)), ratios)
+        norm = partial(nn.GroupNorm, GROUPS) if second else None
+        classes, per_position = len(context.task.labels), generator.num_anchors_per_location()[0]
+        layers = Layers(options.fpn_channels, per_position, classes, norm)
+        super().__init__(pyramid_to_p7(options, context, from_c5=second), layers, generator, options)
+        self.box_coder = BOX_CODER
+        self.proposal_matcher = Matcher(options.fg_iou_thresh, options.bg_iou_thresh, allow_low_quality_matches=True)
+
+    def match(self, objects: list[Instances], anchors: list[Tensor], level_sizes: list[int]) -> Tensor:
+        """By IoU; the best anchor of an object is always its own."""
+        matched: Tensor = self.compute_loss(objects, {}, anchors)
+        return matched
+
+
+def retinanet(options: RetinaNetOptions, context: HeadContext) -> RetinaNetHead:
+    head = RetinaNetHead(options, context)
+    if context.weights is not None:
+        first = options.version == "v1"
+        weights = (RetinaNet_ResNet50_FPN_Weights if first else RetinaNet_ResNet50_FPN_V2_Weights).COCO_V1
+        # The first was trained when torchvision's frozen BatchNorm had no epsilon: its `overwrite_eps`.
+        head.published = published(
+            head, context, weights.url, "a RetinaNet", options.fpn_channels, norm_eps=0.0 if first else None
+        )
+    return head
