@@ -37,6 +37,7 @@ def register_losses() -> Iterator[LossSpec]:
         factory="ftengine_segmentation.losses:CrossEntropy",
         summary="Softmax cross-entropy of each pixel, with label smoothing and class weights.",
         options=options.CrossEntropyOptions,
+        fields=("mask",),
     )
     yield LossSpec(
         name="focal",
@@ -44,6 +45,7 @@ def register_losses() -> Iterator[LossSpec]:
         factory="ftengine_segmentation.losses:Focal",
         summary="Focal loss of each pixel's softmax.",
         options=options.FocalOptions,
+        fields=("mask",),
     )
     yield LossSpec(
         name="dice",
@@ -51,6 +53,7 @@ def register_losses() -> Iterator[LossSpec]:
         factory="ftengine_segmentation.losses:dice",
         summary="1 - the soft Dice coefficient, mean over the classes that occur.",
         options=options.OverlapOptions,
+        fields=("mask",),
     )
     yield LossSpec(
         name="jaccard",
@@ -58,6 +61,7 @@ def register_losses() -> Iterator[LossSpec]:
         factory="ftengine_segmentation.losses:jaccard",
         summary="1 - the soft IoU, mean over the classes that occur.",
         options=options.OverlapOptions,
+        fields=("mask",),
     )
     yield LossSpec(
         name="tversky",
@@ -65,6 +69,7 @@ def register_losses() -> Iterator[LossSpec]:
         factory="ftengine_segmentation.losses:tversky",
         summary="Dice with weights for false positives and false negatives, and a focal power.",
         options=options.TverskyOptions,
+        fields=("mask",),
     )
     yield LossSpec(
         name="lovasz",
@@ -72,6 +77,7 @@ def register_losses() -> Iterator[LossSpec]:
         factory="ftengine_segmentation.losses:Lovasz",
         summary="Lovasz-Softmax: the convex surrogate of the IoU, mean over the classes that occur.",
         options=options.RegionOptions,
+        fields=("mask",),
     )
 
 
@@ -84,6 +90,7 @@ def register_metrics() -> Iterator[MetricSpec]:
         summary="Intersection over union of each class's pixels, and its mean over classes.",
         options=options.MetricOptions,
         primary="mean_iou",
+        fields=("mask",),
     )
     yield MetricSpec(
         name="dice",
@@ -92,6 +99,7 @@ def register_metrics() -> Iterator[MetricSpec]:
         summary="Dice coefficient (F1) of each class's pixels, and its mean over classes.",
         options=options.MetricOptions,
         primary="dice",
+        fields=("mask",),
     )
     yield MetricSpec(
         name="pixel_accuracy",
@@ -99,4 +107,5 @@ def register_metrics() -> Iterator[MetricSpec]:
         factory="ftengine_segmentation.metrics:pixel_accuracy",
         summary="Share of pixels whose class is right.",
         primary="pixel_accuracy",
+        fields=("mask",),
     )
