@@ -191,15 +191,26 @@ def _distorted(boxes: np.ndarray, map_x: np.ndarray, map_y: np.ndarray, **params
     import numpy as np
 
     height, width = map_x.shape
+    spans = [(map_x.min(0), map_x.max(0)), (map_y.min(1), map_y.max(1))]  # of each column, of each row
     found = []
     for row in boxes:
         left, top, right, bottom = row[:4] * [width, height, width, height] - 0.5
-        shown = (map_x >= left) & (map_x < right) & (map_y >= top) & (map_y < bottom)
-        rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
-        if len(rows):
-            box = [columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height]
-            found.append([*box, *row[4:]])
+        # Only these columns and rows may show something of it.
+        x = _span((spans[0][0] < right) & (spans[0][1] >= left))
+        y = _span((spans[1][0] < bottom) & (spans[1][1] >= top))
+        near_x, near_y = map_x[y, x], map_y[y, x]
+        shown = (near_x >= left) & (near_x < right) & (near_y >= top) & (near_y < bottom)
+        columns, rows = _span(shown.any(axis=0)), _span(shown.any(axis=1))
+        if columns.stop:
+            box = [x.start + columns.start, y.start + rows.start, x.start + columns.stop, y.start + rows.stop]
+            found.append([*(np.array(box) / [width, height, width, height]), *row[4:]])
     return np.array(found).reshape(-1, boxes.shape[1])
+
+
+def _span(true: np.ndarray) -> slice:
+    """From the first to the last element of `true`, bool [N], that is true; ``slice(0, 0)`` if none is."""
+    places = true.nonzero()[0]
+    return slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, 0)
 
 
 def _reason(error: Exception) -> str:
