@@ -248,19 +248,18 @@ def class_weights(given: Literal["balanced"] | list[float] | Mapping[str, float]
 
 
 def _balanced(task: Any) -> Tensor:
-    """n / (classes * pixels of the class), as scikit-learn's ``class_weight="balanced"``."""
+    """n / (classes * pixels of the class), as scikit-learn's ``class_weight="balanced"``: over all pixels a mean of 1.
+
+    Classes without training pixels are not among them, and weigh 1, which only a validation loss can show.
+    """
     if task.pixels is None:
         raise FtengineError(
             "class_weights: 'balanced' needs the training pixels of each class, which were not counted; "
             "write `task: {name: segmentation, count_pixels: true}`, or give a list or a mapping of weights"
         )
-    if not task.pixels.all():
-        name = task.labels.names[int(task.pixels.argmin())]
-        raise FtengineError(
-            f"class_weights: 'balanced' needs training pixels of every class; there are none of {name!r}; "
-            "give a list or a mapping of weights"
-        )
-    return torch.as_tensor(task.pixels.sum() / (len(task.pixels) * task.pixels), dtype=torch.float32)
+    pixels = torch.as_tensor(task.pixels)
+    present = pixels > 0
+    return torch.where(present, pixels.sum() / (present.sum() * pixels), 1.0)
 
 
 def _full(logits: Tensor) -> Tensor:

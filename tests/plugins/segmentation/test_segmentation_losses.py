@@ -371,19 +371,25 @@ def test_class_weights(name, given, expected):
     assert loss.state_dict() == {}
 
 
+def test_balanced_weights_have_mean_1_also_where_a_class_does_not_occur():
+    pixels = np.array([30, 50, 0, 20])
+    weight = make("dice", pixels=pixels, class_weights="balanced").weight.numpy()
+    np.testing.assert_allclose(weight, [100 / (3 * 30), 100 / (3 * 50), 1, 100 / (3 * 20)], rtol=1e-6)
+    assert np.average(weight, weights=pixels) == pytest.approx(1)
+
+
 @pytest.mark.parametrize(
-    ("given", "pixels", "message"),
+    ("given", "message"),
     [
-        ({"cars": 2.0}, None, "class_weights: unknown class 'cars'; did you mean 'car'?"),
-        ([1.0, 2.0], None, "2 weights for 4 classes; expected one for each of: sky, road, car, pole"),
-        ([0.0] * 4, None, "class_weights: all are 0; expected at least one above 0"),
-        ("balanced", None, "not counted; write `task: {name: segmentation, count_pixels: true}`"),
-        ("balanced", np.array([3, 4, 0, 5]), "needs training pixels of every class; there are none of 'car'"),
+        ({"cars": 2.0}, "class_weights: unknown class 'cars'; did you mean 'car'?"),
+        ([1.0, 2.0], "2 weights for 4 classes; expected one for each of: sky, road, car, pole"),
+        ([0.0] * 4, "class_weights: all are 0; expected at least one above 0"),
+        ("balanced", "not counted; write `task: {name: segmentation, count_pixels: true}`"),
     ],
 )
-def test_weights_that_do_not_fit(given, pixels, message):
+def test_weights_that_do_not_fit(given, message):
     with pytest.raises(FtengineError) as caught:
-        make("dice", pixels=pixels, class_weights=given)
+        make("dice", pixels=None, class_weights=given)
     assert message in str(caught.value)
 
 
