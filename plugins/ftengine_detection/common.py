@@ -54,15 +54,30 @@ def pick(features: Mapping[str, Tensor], levels: Sequence[str]) -> dict[str, Ten
     return OrderedDict((level, features[level]) for level in levels)
 
 
+class StridedAnchors(AnchorGenerator):
+    """Torchvision's anchors, told the strides of the backbone's levels; `sizes` are those of each level, in pixels.
+
+    Torchvision concludes a stride from the size of the batch by that of the level, rounded down: that is less than the
+    stride unless it divides the size. Of the coarser levels, which only the pyramid has, it is kept, since the
+    published detectors were trained so.
+    """
+
+    def __init__(self, sizes: Sequence[Sequence[int]], ratios: Sequence[float], strides: Sequence[int]) -> None:
+        super().__init__(tuple(map(tuple, sizes)), (tuple(ratios),) * len(sizes))
+        self.strides = [[stride, stride] for stride in strides]
+
+    def grid_anchors(self, grid_sizes: list[list[int]], strides: list[list[Tensor]]) -> list[Tensor]:
+        levels: list[Tensor] = super().grid_anchors(grid_sizes, [*self.strides, *strides[len(self.strides) :]])
+        return levels
+
+
 def anchors(generator: AnchorGenerator, images: ImageList, features: Sequence[Tensor]) -> list[Tensor]:
     """The anchors of each image, float32 [A, 4], of all levels one after another.
 
-    The generator makes them in the type of the features, and bfloat16 has no odd numbers above 256. It takes the size
-    of the batch by that of a level, rounded down, for the stride, which is right where 32 divides the former.
+    The generator makes them in the type of the features, and bfloat16 has no odd numbers above 256.
     """
     grids = [level.new_empty(level.shape[-2:], dtype=torch.float32) for level in features]
-    filled_up = images.tensors.new_empty([-(-side // 32) * 32 for side in images.tensors.shape[-2:]])
-    made: list[Tensor] = generator(ImageList(filled_up, images.image_sizes), grids)
+    made: list[Tensor] = generator(images, grids)
     return made
 
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_V2_Weights, FasterRCNN_ResNet50_FPN_Weights
 from torchvision.models.detection._utils import BoxCoder
-from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
@@ -19,7 +18,16 @@ from torchvision.ops.poolers import initLevelMapper
 
 from ftengine.errors import WeightsError
 from ftengine.protocols import Batch, Head, HeadContext, Output, Prediction, PublishedModel
-from ftengine_detection.common import Instances, anchors, image_list, instances, pick, predictions, pyramid
+from ftengine_detection.common import (
+    Instances,
+    StridedAnchors,
+    anchors,
+    image_list,
+    instances,
+    pick,
+    predictions,
+    pyramid,
+)
 from ftengine_detection.options import FasterRcnnOptions
 from ftengine_detection.published import BODY, PYRAMID, renamed, stock_names
 
@@ -152,15 +160,15 @@ def faster_rcnn(options: FasterRcnnOptions, context: HeadContext) -> FasterRcnn:
     norm = nn.BatchNorm2d if second else None
     channels = options.fpn_channels
     fpn = pyramid(context, LEVELS, channels, LastLevelMaxPool(), norm)
-    head = FasterRcnn(fpn, _proposer(options, 2 if second else 1), _detector(options, context))
+    head = FasterRcnn(fpn, _proposer(options, context, 2 if second else 1), _detector(options, context))
     if context.weights is not None:
         head.published = _published(head, options, context)
     return head
 
 
-def _proposer(options: FasterRcnnOptions, depth: int) -> Proposer:
-    ratios = (tuple(options.anchor_aspect_ratios),) * len(options.anchor_sizes)
-    generator = AnchorGenerator(tuple(map(tuple, options.anchor_sizes)), ratios)
+def _proposer(options: FasterRcnnOptions, context: HeadContext, depth: int) -> Proposer:
+    strides = [context.strides[level] for level in LEVELS]
+    generator = StridedAnchors(options.anchor_sizes, options.anchor_aspect_ratios, strides)
     return Proposer(
         generator,
         RPNHead(options.fpn_channels, generator.num_anchors_per_location()[0], depth),

@@ -6,10 +6,9 @@ from torch import Tensor
 from torchvision.models.detection import FCOS, FCOS_ResNet50_FPN_Weights
 from torchvision.models.detection import fcos as stock
 from torchvision.models.detection._utils import BoxLinearCoder
-from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from ftengine.protocols import HeadContext
-from ftengine_detection.common import Instances
+from ftengine_detection.common import Instances, StridedAnchors
 from ftengine_detection.one_stage import LEVELS, Matching, OneStageHead, published, pyramid_to_p7
 from ftengine_detection.one_stage_options import FcosOptions
 
@@ -34,8 +33,8 @@ class FcosHead(OneStageHead):
 
     def __init__(self, options: FcosOptions, context: HeadContext) -> None:
         strides = [context.strides[level] for level in LEVELS]
-        sizes = tuple((stride,) for stride in (*strides, 2 * strides[-1], 4 * strides[-1]))
-        generator = AnchorGenerator(sizes, ((1.0,),) * len(sizes))
+        sizes = [[stride] for stride in (*strides, 2 * strides[-1], 4 * strides[-1])]
+        generator = StridedAnchors(sizes, [1.0], strides)
         layers = Layers(options.fpn_channels, 1, len(context.task.labels), options.num_convs)
         super().__init__(pyramid_to_p7(options, context, from_c5=False), layers, generator, options)
         self.box_coder = BOX_CODER
@@ -50,6 +49,6 @@ class FcosHead(OneStageHead):
 def fcos(options: FcosOptions, context: HeadContext) -> FcosHead:
     head = FcosHead(options, context)
     if context.weights is not None:
-        url = FCOS_ResNet50_FPN_Weights.COCO_V1.url
-        head.published = published(head, context, url, "an FCOS", options.fpn_channels)
+        needed = {"fpn_channels": 256, "num_convs": 4}
+        head.published = published(head, options, context, FCOS_ResNet50_FPN_Weights.COCO_V1.value, "an FCOS", needed)
     return head

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.models import Weights
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
@@ -115,17 +116,29 @@ def pyramid_to_p7(options: OneStageOptions, context: HeadContext, *, from_c5: bo
 
 
 def published(
-    head: OneStageHead, context: HeadContext, url: str, what: str, channels: int, **more: Any
+    head: OneStageHead,
+    options: OneStageOptions,
+    context: HeadContext,
+    weights: Weights,
+    what: str,
+    needed: Mapping[str, int],
+    **more: Any,
 ) -> PublishedModel:
     """Torchvision's detector trained on COCO, of which all but the layer of class logits is taken.
 
-    Raises WeightsError for a backbone or a width that there is none for.
+    Raises WeightsError for a backbone that there is none for, and for options that differ from what is `needed`.
     """
     place = f"head.weights: {context.weights}"
     if context.backbone != "resnet50":
-        raise WeightsError(f"{place}: torchvision has published {what} for resnet50, not for {context.backbone!r}")
-    if channels != 256:
-        raise WeightsError(f"{place}: the published layers have fpn_channels 256; found {channels}")
+        raise WeightsError(
+            f"{place}: torchvision has published {what} for the backbone resnet50, not for {context.backbone!r}"
+        )
+    for name, value in needed.items():
+        if getattr(options, name) != value:
+            raise WeightsError(
+                f"{place}: the published layers have {name} {value}; found {getattr(options, name)} "
+                f"(preset: {options.preset})"
+            )
     names = stock_names(head)
     replaced = tuple(name for name in names if name.startswith("head.classification_head.cls_logits."))
-    return PublishedModel(url=url, names=names, backbone=BODY, replaced=replaced, **more)
+    return PublishedModel(url=weights.url, names=names, backbone=BODY, replaced=replaced, **more)

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torchvision.models.detection import RetinaNet, RetinaNet_ResNet50_FPN_V2_Weights, RetinaNet_ResNet50_FPN_Weights
 from torchvision.models.detection import retinanet as stock
 from torchvision.models.detection._utils import BoxCoder, Matcher
-from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from ftengine.protocols import HeadContext
-from ftengine_detection.common import Instances
-from ftengine_detection.one_stage import Matching, OneStageHead, published, pyramid_to_p7
+from ftengine.errors import WeightsError
+from ftengine.protocols import HeadContext, PublishedModel
+from ftengine_detection.common import Instances, StridedAnchors
+from ftengine_detection.one_stage import LEVELS, Matching, OneStageHead, published, pyramid_to_p7
 from ftengine_detection.one_stage_options import GROUPS, RetinaNetOptions
 from ftengine_detection.published import PYRAMID
 
@@ -39,8 +39,8 @@ class RetinaNetHead(OneStageHead):
 
     def __init__(self, options: RetinaNetOptions, context: HeadContext) -> None:
         second = options.version == "v2"
-        ratios = (tuple(options.anchor_aspect_ratios),) * len(options.anchor_sizes)
-        generator = AnchorGenerator(tuple(map(tuple, options.anchor_sizes)), ratios)
+        strides = [context.strides[level] for level in LEVELS]
+        generator = StridedAnchors(options.anchor_sizes, options.anchor_aspect_ratios, strides)
         norm = partial(nn.GroupNorm, GROUPS) if second else None
         classes, per_position = len(context.task.labels), generator.num_anchors_per_location()[0]
         layers = Layers(options.fpn_channels, per_position, classes, norm)
@@ -57,10 +57,19 @@ class RetinaNetHead(OneStageHead):
 def retinanet(options: RetinaNetOptions, context: HeadContext) -> RetinaNetHead:
     head = RetinaNetHead(options, context)
     if context.weights is not None:
-        first = options.version == "v1"
-        weights = (RetinaNet_ResNet50_FPN_Weights if first else RetinaNet_ResNet50_FPN_V2_Weights).COCO_V1
-        # The first was trained when torchvision's frozen BatchNorm had no epsilon: its `overwrite_eps`.
-        head.published = published(
-            head, context, weights.url, "a RetinaNet", options.fpn_channels, norm_eps=0.0 if first else None
-        )
+        head.published = _published(head, options, context)
     return head
+
+
+def _published(head: RetinaNetHead, options: RetinaNetOptions, context: HeadContext) -> PublishedModel:
+    first = options.version == "v1"
+    weights = (RetinaNet_ResNet50_FPN_Weights if first else RetinaNet_ResNet50_FPN_V2_Weights).COCO_V1.value
+    # The first was trained when torchvision's frozen BatchNorm had no epsilon: its `overwrite_eps`.
+    eps = 0.0 if first else None
+    model = published(head, options, context, weights, "a RetinaNet", {"fpn_channels": 256}, norm_eps=eps)
+    per_position = head.anchor_generator.num_anchors_per_location()[0]
+    if per_position != 9:
+        raise WeightsError(
+            f"head.weights: {context.weights}: the published layers have 9 anchors a place; found {per_position}"
+        )
+    return model
