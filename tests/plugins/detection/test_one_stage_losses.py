@@ -146,10 +146,9 @@ def test_box_forms_and_centerness_of_fcos(form):
 
 @pytest.mark.parametrize("run", [retinanet, fcos])
 def test_terms_are_weighted(run):
-    output = make_output(torch.where(MATCHED[0, 4] == MATCHED, -1, MATCHED))
-    output["matched"][2, 4] = 0
+    output = make_output(INSIDE)
     plain = run(output)
-    factors = {name: factor for name, factor in zip(plain, (2.0, 0.5, 0.0), strict=False)}
+    factors = dict(zip(plain, (2.0, 0.5, 0.25), strict=False))
     weighted = run(output, **{f"{name}_weight": factor for name, factor in factors.items()})
     assert {name: term.item() for name, term in weighted.items()} == pytest.approx(
         {name: plain[name].item() * factor for name, factor in factors.items()}
