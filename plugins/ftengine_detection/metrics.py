@@ -15,23 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from ftengine.protocols import Metric, MetricContext, Prediction, Targets
-from ftengine_detection.options import CocoMapOptions
-
-SUMMARY = (
-    "map",
-    "map_50",
-    "map_75",
-    "map_small",
-    "map_medium",
-    "map_large",
-    "mar_1",
-    "mar_10",
-    "mar_100",
-    "mar_small",
-    "mar_medium",
-    "mar_large",
-)
-"""Names for pycocotools' twelve numbers, in its order."""
+from ftengine_detection.options import SUMMARY, CocoMapOptions
 
 
 @dataclass(frozen=True)

@@ -125,5 +125,22 @@ class FasterRcnnLossOptions(Options):
     box_weight: Weight = Field(1.0, description="Factor of the term `box`.")
 
 
+SUMMARY = (
+    "map",
+    "map_50",
+    "map_75",
+    "map_small",
+    "map_medium",
+    "map_large",
+    "mar_1",
+    "mar_10",
+    "mar_100",
+    "mar_small",
+    "mar_medium",
+    "mar_large",
+)
+"""Names for pycocotools' twelve numbers, in its order; the first is the one that COCO ranks by."""
+
+
 class CocoMapOptions(Options):
     per_class: bool = Field(True, description="Whether to report each class, too, as map/<class>.")

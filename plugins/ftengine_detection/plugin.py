@@ -97,5 +97,6 @@ def register_metrics() -> Iterator[MetricSpec]:
         summary="COCO's twelve numbers of average precision and recall, and the precision of each class.",
         options=options.CocoMapOptions,
         primary="map",
+        others=options.SUMMARY[1:],
         fields=("boxes",),
     )

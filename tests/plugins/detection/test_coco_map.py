@@ -10,8 +10,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ftengine.protocols import LabelMap, MetricContext, TaskContext
-from ftengine_detection.metrics import SUMMARY, CocoMap
-from ftengine_detection.options import CocoMapOptions, TaskOptions
+from ftengine_detection.metrics import CocoMap
+from ftengine_detection.options import SUMMARY, CocoMapOptions, TaskOptions
 from ftengine_detection.task import Detection
 
 NAMES = ("ants", "bees", "cats", "dogs")
