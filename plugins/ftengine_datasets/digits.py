@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 
 from ftengine.protocols import Dataset, DatasetContext
 from ftengine_datasets.options import DigitsOptions
+from ftengine_datasets.scenes import Scenes
 
 
 class Digits(Dataset):
@@ -39,7 +40,13 @@ class Digits(Dataset):
         return f"digit-{index:04d}"
 
 
-def digits(options: DigitsOptions, context: DatasetContext) -> Digits:
-    """All 1797 digits, or the first `options.limit`; the engine holds other splits than the training split out."""
+def digits(options: DigitsOptions, context: DatasetContext) -> Dataset:
+    """All 1797 digits, or the scenes of `options.scenes`; the first `options.limit` of them.
+
+    The engine holds other splits than the training split out.
+    """
     data = load_digits()
+    scenes = options.scene_options
+    if scenes is not None:
+        return Scenes(data.images, data.target, scenes, options.limit)
     return Digits(data.images[: options.limit], data.target[: options.limit], options.targets)

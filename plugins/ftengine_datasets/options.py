@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ftengine.plugin import DatasetOptions
+from ftengine.errors import name_list
+from ftengine.plugin import DatasetOptions, Options
 
 
 class FileOptions(DatasetOptions):
@@ -62,13 +63,45 @@ class CsvOptions(FileOptions):
         return (self.targets,) if isinstance(self.targets, str) else self.targets or ()
 
 
+class SceneOptions(Options):
+    """Scenes of several digits. Up to 1797 digits in all, no two scenes have a digit in common."""
+
+    count: int = Field(500, ge=1, description="How many scenes there are.")
+    size: int = Field(128, ge=32, le=2048, description="Height and width of a scene, in pixels.")
+    digits: tuple[int, int] = Field((1, 5), description="Least and greatest number of digits in a scene.")
+    digit_size: tuple[int, int] = Field((24, 48), description="Least and greatest height of a digit, in pixels.")
+    seed: int = Field(0, ge=0, description="Seed of the scenes: where which digits are, and what they look like.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> SceneOptions:
+        for name, (least, greatest), start in (("digits", self.digits, 0), ("digit_size", self.digit_size, 8)):
+            if not start <= least <= greatest:
+                raise ValueError(f"`{name}` is [{least}, {greatest}]; expected two ascending numbers from {start} on")
+        if self.digit_size[1] > self.size:
+            raise ValueError(f"a digit of {self.digit_size[1]} pixels does not fit into a scene of {self.size}")
+        return self
+
+
 class DigitsOptions(DatasetOptions):
-    targets: tuple[Literal["value", "ink"], ...] = Field(
+    scenes: bool | SceneOptions = Field(
+        False,
+        description="Compose scenes of several digits, with boxes and masks, and their number as `count`: true, or a "
+        "mapping of what they are like.",
+    )
+    targets: tuple[Literal["value", "ink", "count"], ...] = Field(
         ("value",),
         min_length=1,
-        description="Numbers to predict: `value`, the digit itself, and `ink`, the mean intensity in 0..1.",
+        description="Numbers to predict: `value`, the digit itself, and `ink`, the mean intensity in 0..1; of scenes "
+        "`count`, which is then the default.",
     )
     limit: int | None = Field(None, ge=1, le=1797, description="Use the first so many images only.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count_of_scenes(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("scenes", False) is not False and "targets" not in data:
+            return {**data, "targets": ("count",)}
+        return data
 
     @field_validator("train", "val", "test")
     @classmethod
@@ -85,3 +118,19 @@ class DigitsOptions(DatasetOptions):
         if len(set(value)) < len(value):
             raise ValueError("names a target twice")
         return value
+
+    @model_validator(mode="after")
+    def _targets_of_what_there_is(self) -> DigitsOptions:
+        known = {"count"} if self.scenes else {"value", "ink"}
+        if not known.issuperset(self.targets):
+            what = "scenes" if self.scenes else "single digits"
+            raise ValueError(f"`targets` of {what} are {name_list(known)}; got {name_list(self.targets)}")
+        return self
+
+    def target_fields(self) -> frozenset[str]:
+        return frozenset({"boxes", "mask", "values"} if self.scenes else {"label", "values"})
+
+    @property
+    def scene_options(self) -> SceneOptions | None:
+        """`scenes` as options; None where there are none."""
+        return SceneOptions() if self.scenes is True else self.scenes or None

@@ -13,7 +13,7 @@ from ftengine_datasets import plugin
 
 def test_specs_name_real_factories_fields_and_options():
     specs = {spec.name: spec for spec in plugin.register_datasets()}
-    assert set(specs) == {"folder", "csv", "digits"}
+    assert set(specs) == {"folder", "csv", "coco", "voc", "yolo", "masks", "digits"}
     for spec in specs.values():
         module, _, name = spec.factory.partition(":")
         assert callable(getattr(importlib.import_module(module), name))

@@ -60,7 +60,7 @@ def test_what_image_returns_may_be_written_to():
         ({"train": "x"}, "`val_fraction`"),
         ({"targets": []}, "at least 1"),
         ({"targets": ["ink", "ink"]}, "twice"),
-        ({"targets": ["weight"]}, "'value' or 'ink'"),
+        ({"targets": ["weight"]}, "'value', 'ink' or 'count'"),
         ({"limit": 0}, "greater than or equal to 1"),
     ],
 )
