@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from ftengine.plugin import DatasetOptions, Options
 from ftengine_datasets.options import FileOptions
@@ -86,20 +86,30 @@ class YoloOptions(DatasetOptions):
 
 
 class MaskSplit(Options):
-    """Where one split of a `masks` dataset is, if its two folders are not beside each other."""
+    """Where one split of a `masks` dataset is."""
 
     images: Path = Field(description="Folder of the images.")
     masks: Path = Field(description="Folder of the masks.")
 
 
+def _beside(value: Any) -> Any:
+    """One folder stands for the two in it."""
+    if isinstance(value, str | Path):
+        return {"images": Path(value) / "images", "masks": Path(value) / "masks"}
+    return value
+
+
+MaskFolders = Annotated[MaskSplit, BeforeValidator(_beside, json_schema_input_type=Path | MaskSplit)]
+
+
 class MaskOptions(FileOptions):
-    train: Path | MaskSplit = Field(
+    train: MaskFolders = Field(
         description="Folder of the training split, with the folders `images` and `masks` in it; or a mapping of both."
     )
-    val: Path | MaskSplit | None = Field(
+    val: MaskFolders | None = Field(
         None, description="The validation split, likewise; held out of `train` if left out."
     )
-    test: Path | MaskSplit | None = Field(None, description="The test split, likewise, if there is one.")
+    test: MaskFolders | None = Field(None, description="The test split, likewise, if there is one.")
     classes: Names | dict[str, Level] | dict[str, Colour] = Field(
         min_length=1,
         max_length=255,

@@ -46,7 +46,6 @@ def digits(options: DigitsOptions, context: DatasetContext) -> Dataset:
     The engine holds other splits than the training split out.
     """
     data = load_digits()
-    scenes = options.scene_options
-    if scenes is not None:
-        return Scenes(data.images, data.target, scenes, options.limit)
+    if options.scenes is not None:
+        return Scenes(data.images, data.target, options.scenes, options.limit)
     return Digits(data.images[: options.limit], data.target[: options.limit], options.targets)

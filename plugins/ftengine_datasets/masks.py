@@ -17,7 +17,7 @@ import numpy as np
 from ftengine.errors import DataError, nearest
 from ftengine.images import find_images, image_sizes, read_image, read_mask
 from ftengine.protocols import IGNORE, Dataset, DatasetContext
-from ftengine_datasets.annotation_options import MaskOptions, MaskSplit
+from ftengine_datasets.annotation_options import MaskOptions
 from ftengine_datasets.paths import data_root, locate, require
 from ftengine_datasets.report import Report
 
@@ -134,7 +134,8 @@ def masks(options: MaskOptions, context: DatasetContext) -> MaskDataset:
     Raises DataError for a missing folder, and, with all cases, for an image without mask and the other way round, and,
     with `verify`, for what cannot be read, a mask of another size than its image, and a value outside the classes.
     """
-    folder, mask_folder = _folders(options.root, getattr(options, context.split))
+    part = getattr(options, context.split)
+    folder, mask_folder = locate(options.root, part.images), locate(options.root, part.masks)
     require(folder, f"{context.split}: images", folder=True)
     require(mask_folder, f"{context.split}: masks", folder=True)
     report = Report(context.split, mask_folder)
@@ -157,12 +158,6 @@ def masks(options: MaskOptions, context: DatasetContext) -> MaskDataset:
                     report.problem(problem)
         report.check()
     return data
-
-
-def _folders(root: Path, where: Path | MaskSplit) -> tuple[Path, Path]:
-    if isinstance(where, MaskSplit):
-        return locate(root, where.images), locate(root, where.masks)
-    return locate(root, where / "images"), locate(root, where / "masks")
 
 
 def _pairs(folder: Path, mask_folder: Path, suffix: str, report: Report) -> list[tuple[Path, Path]]:

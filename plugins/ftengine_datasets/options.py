@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from ftengine.errors import name_list
 from ftengine.plugin import DatasetOptions, Options
@@ -82,9 +82,17 @@ class SceneOptions(Options):
         return self
 
 
+def _switch(value: Any) -> Any:
+    """True stands for scenes as they are by default, False for none."""
+    return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+
+Scenes = Annotated[SceneOptions | None, BeforeValidator(_switch, json_schema_input_type=bool | SceneOptions | None)]
+
+
 class DigitsOptions(DatasetOptions):
-    scenes: bool | SceneOptions = Field(
-        False,
+    scenes: Scenes = Field(
+        None,
         description="Compose scenes of several digits, with boxes and masks, and their number as `count`: true, or a "
         "mapping of what they are like.",
     )
@@ -99,7 +107,7 @@ class DigitsOptions(DatasetOptions):
     @model_validator(mode="before")
     @classmethod
     def _count_of_scenes(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("scenes", False) is not False and "targets" not in data:
+        if isinstance(data, dict) and data.get("scenes") not in (None, False) and "targets" not in data:
             return {**data, "targets": ("count",)}
         return data
 
@@ -129,8 +137,3 @@ class DigitsOptions(DatasetOptions):
 
     def target_fields(self) -> frozenset[str]:
         return frozenset({"boxes", "mask", "values"} if self.scenes else {"label", "values"})
-
-    @property
-    def scene_options(self) -> SceneOptions | None:
-        """`scenes` as options; None where there are none."""
-        return SceneOptions() if self.scenes is True else self.scenes or None
