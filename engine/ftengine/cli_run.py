@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ftengine.document import Document, dotted, override, read, walk
-from ftengine.errors import CheckpointError, ConfigError, FtengineError, Problem
+from ftengine.errors import CheckpointError, ConfigError, DataError, FtengineError, Problem
 from ftengine.plan import Plan
 from ftengine.resolve import load, resolve
 
@@ -168,34 +168,58 @@ def evaluate(directory: Path, split: str, assignments: tuple[str, ...]) -> None:
 @click.argument("directory", metavar="RUN", type=click.Path(path_type=Path))
 @click.argument("paths", nargs=-1, required=True)
 @click.option(
-    "--output", type=click.Path(path_type=Path, dir_okay=False), help="A .csv or .json file; default: CSV, printed."
+    "--output",
+    type=click.Path(path_type=Path),
+    help="A .csv or .json file, or a folder for all there is to write; default: CSV, printed.",
+)
+@click.option(
+    "--pictures", type=click.Path(path_type=Path), metavar="DIR", help="Draw the predictions, a PNG an image."
+)
+@click.option(
+    "--annotations",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="A COCO file that gives the images their ids in result files.",
 )
 @_SET
-def predict(directory: Path, paths: tuple[str, ...], output: Path | None, assignments: tuple[str, ...]) -> None:
+def predict(
+    directory: Path,
+    paths: tuple[str, ...],
+    output: Path | None,
+    pictures: Path | None,
+    annotations: Path | None,
+    assignments: tuple[str, ...],
+) -> None:
     """Apply a run's best checkpoint to images: files, folders, or glob patterns.
 
-    Each row holds the image's path and class probabilities or values.
+    Each row holds the image's path and what the run says of it in short. A .json file of a detection run is in COCO's
+    result format; a folder also gets an index PNG of each image from a segmentation run, in the image's own size.
     """
-    if output is not None and output.suffix not in (".csv", ".json"):
-        raise click.UsageError(f"--output {output}: expected a name that ends in .csv or .json")
+    from ftengine.predict_files import PredictionFiles, as_csv, form_of
+
+    try:
+        form_of(output)
+    except DataError as error:
+        raise click.UsageError(str(error)) from None
     document = run_document(directory)
     _only(assignments, ("train",), "the model of a run stays as it is")
     override(document, assignments)
     plan = resolve(document, trained=True)
     opened = _open(directory, plan)
-    from ftengine.inference import as_csv, as_json, expand
-    from ftengine.inference import predict as predict_rows
+    from ftengine.inference import expand
+    from ftengine.inference import predict as predictions
     from ftengine.run import loader_settings
 
     files = expand(paths)
-    rows = list(predict_rows(opened, files, loader_settings(plan.config.train, opened.precision.device)))
-    text = as_json(rows) if output is not None and output.suffix == ".json" else as_csv(rows)
+    loader = loader_settings(plan.config.train, opened.precision.device)
+    tasks = opened.tasks
+    with PredictionFiles(tasks, files, output, pictures=pictures, annotations=annotations, joint=plan.joint) as written:
+        for index, made in predictions(opened, files, loader):
+            written.add(index, made)
     if output is None:
-        click.echo(text, nl=False)
-    else:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(text, encoding="utf-8")
-        click.echo(f"{len(rows)} predictions written to {output}", err=True)
+        click.echo(as_csv(written.rows), nl=False)
+    for line in written.summary:
+        click.echo(line, err=True)
 
 
 def _open(directory: Path, plan: Plan) -> Opened:

@@ -137,7 +137,7 @@ class Split(TorchDataset[Item | Failure]):
         targets, truths = {}, {}
         for task, gather in self.collators.items():
             targets[task] = gather([_pad_mask(item.targets[task], size) for item in good])
-            in_place = all(item.truths is item.targets for item in good)
+            in_place = all(item.truths is item.targets and (self.training or item.frame.size == size) for item in good)
             truths[task] = targets[task] if in_place else gather([item.truths[task] for item in good])
         return StreamBatch(images, targets, [item.id for item in good], [item.frame for item in good], truths)
 

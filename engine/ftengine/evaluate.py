@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from ftengine.model import Model, Result
 from ftengine.order import in_order
 from ftengine.plan import Plan
 from ftengine.precision import Precision
-from ftengine.protocols import Metric
+from ftengine.protocols import Metric, Prediction
 
 
 @dataclass
@@ -26,6 +26,10 @@ class Evaluation:
     values: dict[str, float] = field(default_factory=dict)
     monitored: float = float("nan")
     details: dict[str, Any] = field(default_factory=dict)
+
+
+Show = Callable[[str, Split, int, Sequence[Prediction]], None]
+"""Takes a task's name, a split, the index in it of the first of some predictions, and these."""
 
 
 def weighted_terms(
@@ -56,8 +60,12 @@ def evaluate(
     metrics: Mapping[str, Sequence[Metric]],
     precision: Precision,
     loader: LoaderSettings,
+    show: Show | None = None,
 ) -> Evaluation:
-    """Run `model` over each split with its tasks; metrics are reset first. The model is left in eval mode."""
+    """Run `model` over each split with its tasks; metrics are reset first. The model is left in eval mode.
+
+    `show` is given every prediction, to draw what it will.
+    """
     model.eval()
     for task_metrics in metrics.values():
         for metric in task_metrics:
@@ -67,7 +75,7 @@ def evaluate(
     loss = 0.0
     with_loss = all(model.heads[task].loss_in_eval for _, tasks in splits for task in tasks)
     for split, tasks in splits:
-        total = torch.zeros((), device=precision.device)
+        total, first = torch.zeros((), device=precision.device), 0
         for batch in batches(split, in_order(len(split), batch_size), loader):
             with precision.autocast():
                 results = model(batch.to(precision.device), tasks)
@@ -79,6 +87,9 @@ def evaluate(
                 predictions = head.predict(results[task].output, results[task].batch)  # type: ignore[operator]
                 for metric in metrics[task]:
                     metric.update(predictions, batch.truths[task])
+                if show is not None:
+                    show(task, split, first, predictions)
+            first += len(batch)
         loss += float(total) / len(split)  # a synchronisation point, once a pass
     if with_loss:
         evaluation.values["loss"] = loss

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import glob
-import io
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +21,7 @@ from ftengine.model import Model
 from ftengine.order import in_order
 from ftengine.plan import Plan
 from ftengine.precision import Precision
-from ftengine.protocols import Dataset, Metric, Target, Task
+from ftengine.protocols import Dataset, Metric, Prediction, Target, Task
 
 
 @dataclass
@@ -113,33 +109,18 @@ def expand(paths: Iterable[str]) -> list[Path]:
 
 
 @torch.no_grad()
-def predict(run: Opened, files: Sequence[Path], loader: LoaderSettings) -> Iterator[dict[str, Any]]:
-    """A row for each image: ``image`` and what each task says of it (``<task>/…`` in a joint run)."""
+def predict(run: Opened, files: Sequence[Path], loader: LoaderSettings) -> Iterator[tuple[int, dict[str, Prediction]]]:
+    """For each image its index in `files`, and each task's prediction."""
     split = Split(ImageFiles(files), {}, {}, run.plan.config.image)
     batch_size = run.plan.config.train.eval_batch_size or run.plan.config.train.batch_size
+    first = 0
     for batch in batches(split, in_order(len(split), batch_size), loader):
         with run.precision.autocast():
             results = run.model(batch.to(run.precision.device), list(run.tasks))
-        rows: list[dict[str, Any]] = [{"image": name} for name in batch.ids]
-        for name, task in run.tasks.items():
-            prefix = f"{name}/" if run.plan.joint else ""
+        made: dict[str, list[Prediction]] = {}
+        for name in run.tasks:
             head = run.model.heads[name]
-            predictions = head.predict(results[name].output, results[name].batch)  # type: ignore[operator]
-            for row, prediction in zip(rows, predictions, strict=True):
-                row |= {prefix + key: value for key, value in task.describe(prediction).items()}
-        yield from rows
-
-
-def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV with a header; a column for every key that any row has."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def as_json(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as a JSON list."""
-    return json.dumps(list(rows), indent=1) + "\n"
+            made[name] = head.predict(results[name].output, results[name].batch)  # type: ignore[operator]
+        for offset in range(len(batch)):
+            yield first + offset, {name: predictions[offset] for name, predictions in made.items()}
+        first += len(batch)

@@ -96,4 +96,5 @@ def evaluate_split(run: Training, which: str) -> Evaluation:
     model = run.model if run.ema is None else run.ema.model
     splits = [(getattr(stream, which), stream.tasks) for stream in run.streams.values()]
     present = [(split, tasks) for split, tasks in splits if split is not None]
-    return evaluate(run.plan, model, present, run.metrics, run.precision, run.loader)
+    show = run.show_pictures() if which == "val" else None
+    return evaluate(run.plan, model, present, run.metrics, run.precision, run.loader, show)

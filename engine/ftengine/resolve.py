@@ -104,8 +104,11 @@ class _Resolver:
         schedule = self.named(config.schedule, SCHEDULES, "schedule")
         streams: dict[str, Part] = {}
         tasks = self.tasks(streams, backbone)
-        fields = frozenset(task.field for task in tasks.values()) & SPATIAL_FIELDS
-        for place, message in augment.check(list(config.augment), fields):
+        found: dict[tuple[str, str], None] = {}  # each stream is augmented by itself; what ails several is said once
+        for stream in [*streams] or [""]:
+            fields = frozenset(task.field for task in tasks.values() if task.stream == stream) & SPATIAL_FIELDS
+            found |= dict.fromkeys(augment.check(list(config.augment), fields))
+        for place, message in found:
             self.problem(_sub_path(("augment",), place), message)
         if config.backbone is not None:
             weights = self.weights(backbone, config.backbone.weights, tasks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,19 @@ from typing import Any
 import torch
 
 from ftengine.checkpoint import Checkpoint, Store, load_model
-from ftengine.data import LoaderSettings, Stream
+from ftengine.data import LoaderSettings, Split, Stream
 from ftengine.ema import Ema
 from ftengine.errors import CheckpointError, FtengineError, TrainingError, name_list
-from ftengine.evaluate import Evaluation
+from ftengine.evaluate import Evaluation, Show
 from ftengine.freeze import Freezer
+from ftengine.gallery import Gallery
 from ftengine.guard import LossGuard
 from ftengine.meter import Meter
 from ftengine.model import Model, summarise
 from ftengine.optim import load_optimizer_state, optimizer_state
 from ftengine.plan import Plan
 from ftengine.precision import Precision
-from ftengine.protocols import Metric, Progress, Task
+from ftengine.protocols import Metric, Prediction, Progress, Task
 from ftengine.signals import Signals
 from ftengine.track import Tracker
 
@@ -73,6 +74,7 @@ class Training:
         self.guard = LossGuard(self.steps_per_epoch)
         self.meter = Meter()
         self.best = Best()
+        self.gallery = Gallery(self.tracker.info.directory, config.pictures, self.tracker.warn)
         self.is_best = False
         self.epoch_loss = (0.0, 0)  # sum of the mean losses logged in this epoch, and the steps they stand for
         self.logged_step = 0
@@ -98,6 +100,15 @@ class Training:
                 f"train.batch_size {config.batch_size} in {config.accumulate} parts is one image a part, of which a "
                 "BatchNorm layer sees a single value a channel: use larger parts or images, or freeze its stage"
             )
+
+    def show_pictures(self) -> Show:
+        """What draws the first images of an evaluation after this step."""
+        page = self.gallery.page(self.step)
+
+        def show(task: str, split: Split, first: int, predictions: Sequence[Prediction]) -> None:
+            page.show(task, self.tasks[task], split.data, split.encoders[task], first, predictions)
+
+        return show
 
     def log_training(self) -> None:
         """Write the mean losses since the last time; a synchronisation point."""

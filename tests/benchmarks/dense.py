@@ -34,6 +34,7 @@ def config(arguments: argparse.Namespace, seed: int, precision: str) -> dict[str
     data: dict[str, Any] = {"format": "masks", "root": str(arguments.data), "train": "train", "val": "val"}
     if arguments.task == "detection":
         data = {"format": "voc", "root": str(arguments.data), "train": "train", "val": "val"}
+        head = {"name": head, "preset": "small"}
     else:
         data |= {"classes": CAMVID, "ignore": 11}
     return {

@@ -17,7 +17,9 @@ from torch.nn import functional as F
 from torchvision.models import resnet18
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection import FasterRCNN
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.segmentation import FCN, DeepLabV3
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 from torchvision.models.segmentation.fcn import FCNHead
@@ -29,14 +31,28 @@ MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.2
 
 
 def detector(classes: int, size: int, longest: int, weights: Path | None) -> nn.Module:
-    """torchvision's Faster R-CNN with a feature pyramid on ResNet-18, all of which trains."""
+    """torchvision's Faster R-CNN with a feature pyramid on ResNet-18, of the sizes of the head's preset `small`."""
     torch.manual_seed(0)
-    backbone = resnet_fpn_backbone(
-        backbone_name="resnet18", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5
-    )
+    body = resnet18()
     if weights is not None:
-        _load(backbone.body, weights)
-    return FasterRCNN(backbone, classes + 1, min_size=size, max_size=longest)
+        _load(body, weights)
+    layers = {f"layer{i}": str(i - 1) for i in range(1, 5)}
+    backbone = BackboneWithFPN(body, layers, [64, 128, 256, 512], out_channels=64)
+    anchors = AnchorGenerator(((8,), (16,), (32,), (64,), (128,)), ((0.5, 1.0, 2.0),) * 5)
+    return FasterRCNN(
+        backbone,
+        min_size=size,
+        max_size=longest,
+        rpn_anchor_generator=anchors,
+        rpn_pre_nms_top_n_train=300,
+        rpn_pre_nms_top_n_test=200,
+        rpn_post_nms_top_n_train=150,
+        rpn_post_nms_top_n_test=100,
+        rpn_batch_size_per_image=64,
+        box_batch_size_per_image=64,
+        box_head=TwoMLPHead(64 * 7 * 7, 256),
+        box_predictor=FastRCNNPredictor(256, classes + 1),
+    )
 
 
 def segmenter(name: str, classes: int, weights: Path | None) -> nn.Module:
