@@ -110,10 +110,11 @@ def real_sizes(
     """
     lost = np.array([path is None for path in paths], bool)
     sizes = np.where(lost[:, None], 0, stated)
-    unknown = np.flatnonzero(~lost & (verify | (stated <= 0).any(1)))
-    for index, found in zip(unknown, image_sizes([paths[i] for i in unknown]), strict=True):
+    unread = ~lost & (verify | (stated <= 0).any(1))
+    unknown = [(index, path) for index, path in enumerate(paths) if path is not None and unread[index]]
+    for (index, path), found in zip(unknown, image_sizes([path for _, path in unknown]), strict=True):
         if isinstance(found, str):
-            report.problem(f"{name(index)}: cannot read image {paths[index]}: {found}")
+            report.problem(f"{name(index)}: cannot read image {path}: {found}")
             sizes[index] = 0
         else:
             sizes[index] = found

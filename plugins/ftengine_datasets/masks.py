@@ -122,9 +122,10 @@ class MaskDataset(Dataset):
             mask = self.mask(index)
         except DataError as error:
             return str(error)
-        if self.size(index) in (mask.shape, (0, 0)):
+        size = self.size(index)
+        if size is None or size in ((0, 0), mask.shape):
             return None
-        (height, width), (rows, columns) = mask.shape, self._sizes[index]
+        (height, width), (rows, columns) = mask.shape, size
         return f"mask {self._masks[index]} has {width}×{height} pixels, its image {columns}×{rows}"
 
 
@@ -165,7 +166,7 @@ def _pairs(folder: Path, mask_folder: Path, suffix: str, report: Report) -> list
     same = os.path.normpath(folder) == os.path.normpath(mask_folder)
     if same and not suffix:
         raise DataError(f"images and masks are both in {folder}: `mask_suffix` must say how masks are called")
-    found = {}
+    found: dict[str, Path] = {}
     for mask in find_images(mask_folder):
         stem = _stem(mask, mask_folder)
         if stem.endswith(suffix):
@@ -179,15 +180,15 @@ def _pairs(folder: Path, mask_folder: Path, suffix: str, report: Report) -> list
         stem = _stem(image, folder)
         if same and stem.endswith(suffix):
             continue
-        mask = found.get(stem + suffix)
-        if mask is None:
+        own = found.get(stem + suffix)
+        if own is None:
             near = nearest(stem + suffix, found)
             hint = f"; did you mean {found[near].name}?" if near else ""
             report.problem(f"no mask {stem}{suffix}.png for image {image.name}{hint}")
-        elif mask in owners:
-            report.problem(f"{owners[mask].name} and {image.name} are both the image of mask {mask.name}")
+        elif own in owners:
+            report.problem(f"{owners[own].name} and {image.name} are both the image of mask {own.name}")
         else:
-            owners[mask] = image
+            owners[own] = image
     for mask in found.values():
         if mask not in owners:
             report.problem(f"mask {mask.name}: its image is missing in {folder}")

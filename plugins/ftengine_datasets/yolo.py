@@ -152,7 +152,7 @@ class Images:
         else:
             require(source, split, folder=source.suffix != ".txt")
             found = self._listed(source)
-        again = []
+        again: list[Path] = []
         for path in found:
             (again if path in self._known else self.paths).append(path)
             self._known.add(path)

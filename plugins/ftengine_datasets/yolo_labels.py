@@ -60,9 +60,10 @@ class Lines:
         self.label.append(self.index[int(number)])
         self.outlines.append(outline)
         if outline:
-            x, y = np.array(values[::2]), np.array(values[1::2])
-            self.corners.append((x.min(), y.min(), x.max(), y.max()))
-            self.areas.append(abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2)
+            xs, ys = np.array(values[::2]), np.array(values[1::2])
+            self.corners.append((xs.min(), ys.min(), xs.max(), ys.max()))
+            # The shoelace formula.
+            self.areas.append(abs(np.dot(xs, np.roll(ys, 1)) - np.dot(ys, np.roll(xs, 1))) / 2)
         else:
             x, y, w, h = values
             self.corners.append((x - w / 2, y - h / 2, x + w / 2, y + h / 2))
