@@ -47,6 +47,7 @@ class RetinaNetOptions(OneStageOptions):
         "small": {
             "version": "v2",
             "fpn_channels": 64,
+            "num_convs": 2,
             "anchor_sizes": [[16, 20, 25], [32, 40, 50], [64, 80, 101], [128, 161, 203], [256, 322, 406]],
             "topk_candidates": 300,
             "detections_per_img": 100,
@@ -57,6 +58,9 @@ class RetinaNetOptions(OneStageOptions):
         "v1",
         description="v1: Lin et al. 2017, the level p6 made of p5. v2: Zhang et al. 2020, with GroupNorm between the "
         "convolutions and p6 made of c5; torchvision trains it with the loss's `box: giou`.",
+    )
+    num_convs: int = Field(
+        4, ge=1, le=4, description="Convolutions before the predictions, for classes and for boxes each."
     )
     anchor_sizes: list[Annotated[list[Count], Field(min_length=1)]] = Field(
         [[32, 40, 50], [64, 80, 101], [128, 161, 203], [256, 322, 406], [512, 645, 812]],

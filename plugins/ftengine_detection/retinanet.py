@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor, nn
@@ -24,7 +25,14 @@ OLD_NAMES = (PYRAMID, *((rf"^(head\.\w+\.conv)\.{2 * i}\.(weight|bias)$", rf"\1.
 
 
 class Layers(Matching, stock.RetinaNetHead):
-    """Four convolutions and a prediction for the classes, and as many for the boxes, shared by all levels."""
+    """Up to four convolutions and a prediction for the classes, and as many for the boxes, shared by all levels."""
+
+    def __init__(
+        self, channels: int, per_position: int, classes: int, depth: int, norm: Callable[..., nn.Module] | None
+    ) -> None:
+        super().__init__(channels, per_position, classes, norm)
+        for part in (self.classification_head, self.regression_head):
+            part.conv = part.conv[:depth]  # torchvision always makes four
 
 
 class RetinaNetHead(OneStageHead):
@@ -43,7 +51,7 @@ class RetinaNetHead(OneStageHead):
         generator = StridedAnchors(options.anchor_sizes, options.anchor_aspect_ratios, strides)
         norm = partial(nn.GroupNorm, GROUPS) if second else None
         classes, per_position = len(context.task.labels), generator.num_anchors_per_location()[0]
-        layers = Layers(options.fpn_channels, per_position, classes, norm)
+        layers = Layers(options.fpn_channels, per_position, classes, options.num_convs, norm)
         super().__init__(pyramid_to_p7(options, context, from_c5=second), layers, generator, options)
         self.box_coder = BOX_CODER
         self.proposal_matcher = Matcher(options.fg_iou_thresh, options.bg_iou_thresh, allow_low_quality_matches=True)
@@ -66,7 +74,8 @@ def _published(head: RetinaNetHead, options: RetinaNetOptions, context: HeadCont
     weights = (RetinaNet_ResNet50_FPN_Weights if first else RetinaNet_ResNet50_FPN_V2_Weights).COCO_V1.value
     # The first was trained when torchvision's frozen BatchNorm had no epsilon: its `overwrite_eps`.
     eps = 0.0 if first else None
-    model = published(head, options, context, weights, "a RetinaNet", {"fpn_channels": 256}, norm_eps=eps)
+    needed = {"fpn_channels": 256, "num_convs": 4}
+    model = published(head, options, context, weights, "a RetinaNet", needed, norm_eps=eps)
     per_position = head.anchor_generator.num_anchors_per_location()[0]
     if per_position != 9:
         raise WeightsError(

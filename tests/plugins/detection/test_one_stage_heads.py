@@ -224,6 +224,14 @@ def test_p6_can_be_made_of_c5_of_the_same_width():
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("depth", [1, 3, 4])
+def test_layers_are_as_deep_as_wanted(kind, depth):
+    head = make(kind, num_convs=depth).head
+    for part in (head.classification_head, head.regression_head):
+        assert sum(isinstance(layer, nn.Conv2d) for layer in part.conv.modules()) == depth
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_bfloat16_keeps_boxes_and_losses_in_float32(kind):
     head, batch = make(kind), batch_of(targets())
     expected = head(features(), batch)
@@ -258,6 +266,7 @@ def test_a_preset_gives_what_is_not_said(options):
     [
         (RetinaNetOptions, {"anchor_sizes": [[8]] * 4 + [[8, 16]]}, "the same number of sizes.*found 1, 1, 1, 1, 2"),
         (RetinaNetOptions, {"anchor_sizes": [[8]] * 4}, "at least 5 items"),
+        (RetinaNetOptions, {"num_convs": 5}, "less than or equal to 4"),
         (RetinaNetOptions, {"bg_iou_thresh": 0.6}, r"bg_iou_thresh \(0.6\) is above fg_iou_thresh \(0.5\)"),
         (RetinaNetOptions, {"version": "v2", "fpn_channels": 100}, "found 100, the nearest is 96"),
         (FcosOptions, {"fpn_channels": 8}, "found 8, the nearest is 32"),

@@ -140,6 +140,7 @@ def test_other_backbones_have_no_published_detector(case):
         ("v1", {"fpn_channels": 128}, r"fpn_channels 256; found 128 \(preset: default\)"),
         ("v2", {"preset": "small"}, r"fpn_channels 256; found 64 \(preset: small\)"),
         ("v1", {"anchor_aspect_ratios": [1.0]}, "9 anchors a place; found 3"),
+        ("v2", {"num_convs": 3}, "num_convs 4; found 3"),
         ("fcos", {"num_convs": 2}, "num_convs 4; found 2"),
     ],
 )
