@@ -201,7 +201,7 @@ def load_published(backbone: Backbone, head: Head, label: str) -> Coverage:
     model = head.published
     if model is None:
         raise WeightsError(f"head.weights: the head does not say where {label!r} can be had")
-    tensors = read_tensors(published_file(model.url, None, label))
+    tensors = head.adapt(read_tensors(published_file(model.url, None, label)))
     inner = {name: tensor for name, tensor in tensors.items() if name.startswith(model.backbone)}
     own, coverage = head.state_dict(), Coverage(f"{label} ({model.url})")
     copies: dict[str, Tensor] = {}

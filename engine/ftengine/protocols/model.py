@@ -203,6 +203,10 @@ class Head(nn.Module, ABC):
     def predict(self, output: Output, batch: Batch) -> list[Prediction]:
         """One prediction for each image, on the CPU, in original coordinates: see ``batch.frames``."""
 
+    def adapt(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A published file's tensors, under the names that `published` says where they are older."""
+        return tensors
+
     def merge(self, outputs: Sequence[Output], windows: Sequence[Window], size: tuple[int, int]) -> Output:
         """The output for a whole batch of `size` (height, width), from those for overlapping windows of it.
 
