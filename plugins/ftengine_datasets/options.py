@@ -66,10 +66,10 @@ class CsvOptions(FileOptions):
 class SceneOptions(Options):
     """Scenes of several digits. Up to 1797 digits in all, no two scenes have a digit in common."""
 
-    count: int = Field(500, ge=1, description="How many scenes there are.")
-    size: int = Field(128, ge=32, le=2048, description="Height and width of a scene, in pixels.")
-    digits: tuple[int, int] = Field((1, 5), description="Least and greatest number of digits in a scene.")
-    digit_size: tuple[int, int] = Field((24, 48), description="Least and greatest height of a digit, in pixels.")
+    count: int = Field(600, ge=1, description="How many scenes there are.")
+    size: int = Field(96, ge=32, le=2048, description="Height and width of a scene, in pixels.")
+    digits: tuple[int, int] = Field((1, 4), description="Least and greatest number of digits in a scene.")
+    digit_size: tuple[int, int] = Field((24, 40), description="Least and greatest height of a digit, in pixels.")
     seed: int = Field(0, ge=0, description="Seed of the scenes: where which digits are, and what they look like.")
 
     @model_validator(mode="after")
