@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
 RESUMABLE = ("train.workers", "train.device", "train.log_every", "train.eval_batch_size", "data.root")
+WINDOWS = ("image.window", "image.window_overlap")
 
 _SET = click.option(
     "--set", "assignments", multiple=True, metavar="KEY.PATH=VALUE", help="Override a value; repeatable."
@@ -147,7 +148,7 @@ def evaluate(directory: Path, split: str, assignments: tuple[str, ...]) -> None:
     others (data.root, data.test=PATH, …) and the device another.
     """
     document = run_document(directory)
-    _only(assignments, ("data", "tasks", "train", "metrics"), "the model of a run stays as it is")
+    _only(assignments, ("data", "tasks", "train", "metrics", *WINDOWS), "the model of a run stays as it is")
     override(document, assignments)
     opened = _open(directory, resolve(document, trained=True))
     from ftengine.inference import evaluate_run
@@ -202,7 +203,7 @@ def predict(
     except DataError as error:
         raise click.UsageError(str(error)) from None
     document = run_document(directory)
-    _only(assignments, ("train",), "the model of a run stays as it is")
+    _only(assignments, ("train", *WINDOWS), "the model of a run stays as it is")
     override(document, assignments)
     plan = resolve(document, trained=True)
     opened = _open(directory, plan)

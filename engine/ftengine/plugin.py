@@ -174,7 +174,7 @@ class HeadSpec(Spec):
     kind: ClassVar[str] = "head"
     task: str
     levels: tuple[str, ...] = ()
-    loss: str = ""
+    loss: str | None = None
     weights: tuple[str, ...] = ()
     windows: bool = False
 

@@ -244,7 +244,7 @@ class _Resolver:
         if head is not None and head_ref.weights not in (None, *head.spec.weights):
             known = f"weights of {head.component.name}"
             self.problem((*path, "head", "weights"), unknown(known, str(head_ref.weights), head.spec.weights))
-        default_loss = (head.spec.loss if head else "") or defaults.loss
+        default_loss = (head.spec.loss if head else None) or defaults.loss
         loss_refs = entry.loss or (LossRef(name=default_loss),)
         losses = [self.part("loss", ref, (*path, "loss", i), kind) for i, ref in enumerate(loss_refs)]
         refs = [Ref(name=metric) for metric in defaults.metrics] if entry.metrics is None else entry.metrics
