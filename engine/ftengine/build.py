@@ -37,7 +37,7 @@ from ftengine.protocols import (
     TaskContext,
 )
 from ftengine.vocabulary import SPATIAL_FIELDS
-from ftengine.weights import Coverage, load_published, load_weights, match_norms
+from ftengine.weights import Coverage, load_published, load_weights
 from ftengine.windows import Sliding
 
 Kind = TypeVar("Kind")
@@ -209,7 +209,6 @@ def make_model(plan: Plan, tasks: Mapping[str, Task], *, pretrained: bool = True
     freeze = make(plan.freeze, FreezeContext(stage_parameters(backbone)), FreezePolicy)  # type: ignore[type-abstract]
     coverage = load_weights(backbone, plan.weights) if pretrained else None
     for name, task in plan.tasks.items():
-        match_norms(backbone, heads[name])
         if pretrained and task.head_weights is not None:
             coverage = load_published(backbone, heads[name], task.head_weights)
     if image.fit in ("shorter", "none"):

@@ -230,15 +230,21 @@ def load_published(backbone: Backbone, head: Head, label: str) -> Coverage:
     with torch.no_grad():
         for name, tensor in copies.items():
             own[name].copy_(tensor)
+        if model.norm_eps is not None:
+            _rescale_norms(backbone, model.norm_eps)
     return coverage
 
 
-def match_norms(backbone: Backbone, head: Head) -> None:
-    """Give the backbone's BatchNorm layers the epsilon that a published model was trained with."""
-    if head.published is not None and head.published.norm_eps is not None:
-        for module in backbone.modules():
-            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-                module.eps = head.published.norm_eps
+def _rescale_norms(backbone: Backbone, eps: float) -> None:
+    """Scale BatchNorm layers so that with their own epsilon they do what they did with `eps`.
+
+    They keep their own, because torch refuses to train with an epsilon of 0.
+    """
+    for module in backbone.modules():
+        variance = getattr(module, "running_var", None)
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and variance is not None:
+            measured = (variance + eps).clamp_min(torch.finfo(variance.dtype).tiny)
+            module.weight.mul_(((variance + module.eps) / measured).sqrt())
 
 
 def _note(coverage: Coverage, kind: list[str], name: str, allow: Sequence[str], detail: str = "") -> None:

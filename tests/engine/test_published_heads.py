@@ -7,13 +7,13 @@ from torch import nn
 
 from ftengine.errors import WeightsError
 from ftengine.protocols import Head, PublishedModel
-from ftengine.weights import load_published, match_norms
+from ftengine.weights import load_published
 
 URL = "https://example.org/whole.pth"
 
 
 class Layers(Head):
-    def __init__(self, classes):
+    def __init__(self, classes, norm_eps=None):
         super().__init__()
         self.hidden = nn.Linear(6, 5)
         self.norm = nn.BatchNorm1d(5)
@@ -25,7 +25,7 @@ class Layers(Head):
             "body.",
             replaced=PREDICTOR,
             discarded=("extra.*",),
-            norm_eps=0.0,
+            norm_eps=norm_eps,
         )
 
     def forward(self, features, batch):
@@ -103,13 +103,31 @@ def test_every_other_difference_is_refused(cached, change, reported):
     assert torch.equal(head.hidden.weight, kept)
 
 
-def test_norms_get_the_epsilon_of_the_published_model():
-    backbone, head = TinyBackbone(), Layers(3)
-    match_norms(backbone, head)
-    assert {m.eps for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)} == {0.0}
-    plain = TinyBackbone()
+@torch.no_grad()
+def test_norms_do_with_their_own_epsilon_what_they_did_with_the_published_models(cached):
+    tensors = content()
+    for name, tensor in tensors.items():
+        if name.startswith("body.") and name.endswith("running_var"):
+            tensor.uniform_(1e-6, 1e-4)
+    backbone, _ = cached(tensors)
+    load_published(backbone, Layers(3, norm_eps=0.0), "coco")
+    exact, _ = cached(tensors)
+    load_published(exact, Layers(3), "coco")
+    images = torch.rand(2, 3, 32, 32)
+    norms = [[m for m in body.modules() if isinstance(m, nn.BatchNorm2d)] for body in (backbone, exact)]
+    for norm in norms[1]:
+        norm.eps = 0.0
+    for level, features in exact.eval()(images).items():
+        torch.testing.assert_close(backbone.eval()(images)[level], features, rtol=1e-4, atol=1e-4)
+    assert {norm.eps for norm in norms[0]} == {1e-5}
+    # Torch trains with them; with an epsilon of 0 it does not.
+    backbone.train()(images)
+    with pytest.raises(ValueError, match="eps must be positive"):
+        exact.train()(images)
+
+
+def test_a_head_that_names_no_file_is_refused():
+    head = Layers(3)
     head.published = None
-    match_norms(plain, head)
-    assert {m.eps for m in plain.modules() if isinstance(m, nn.BatchNorm2d)} == {1e-5}
     with pytest.raises(WeightsError, match="does not say where 'coco' can be had"):
-        load_published(plain, head, "coco")
+        load_published(TinyBackbone(), head, "coco")

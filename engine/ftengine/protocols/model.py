@@ -149,7 +149,8 @@ class PublishedModel:
     `url`: where it comes from. `names`: the head's ``state_dict`` names to the file's. `backbone`: what stands before
     the backbone's published names in the file. `replaced`: the head's names that keep their new values, because they
     depend on the classes. `discarded`: globs on the file's names that nothing here takes. `norm_eps`: the epsilon of
-    the backbone's BatchNorm layers that the weights were measured with, if it is not the layers' own.
+    the backbone's BatchNorm layers that the weights were measured with, if it is not the layers' own; the engine then
+    scales the layers so that they do the same with theirs.
     """
 
     url: str
