@@ -84,10 +84,8 @@ class Tracker:
         temporary.replace(self.file)
 
     def evaluated(self, epoch: int, values: Mapping[str, float], train_loss: float, best: bool) -> None:
-        """One line for a person."""
-        shown = "  ".join(
-            f"{name} {value:.4g}" for name, value in values.items() if name.count("/") < 1 or len(values) < 8
-        )
+        """One line for a person, with `values` of the val split."""
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         mark = "  [green]best[/green]" if best else ""
         self.console.print(f"epoch {epoch:>3}/{self.epochs}  train loss {train_loss:.4f}  |  val {shown}{mark}")
 

@@ -145,9 +145,16 @@ class Training:
             best.since += 1
         self.tracker.log(self.step, self.epoch, "val", evaluation.values)
         total, count = self.epoch_loss
-        self.tracker.evaluated(epoch, evaluation.values, total / max(1, count), self.is_best)
+        self.tracker.evaluated(epoch, self._headline(evaluation.values), total / max(1, count), self.is_best)
         self.epoch_loss = (0.0, 0)
         self.logged_at = time.perf_counter()  # the time of an evaluation is not the training's
+
+    def _headline(self, values: Mapping[str, float]) -> dict[str, float]:
+        """What of an evaluation a person sees at once: the loss, what is monitored, and each metric's primary value."""
+        names = {"loss", self.plan.monitor.name}
+        for name, task in self.plan.tasks.items():
+            names |= {f"{name}/{metric.primary}" if self.plan.joint else metric.primary for metric in task.metrics}
+        return {name: value for name, value in values.items() if name in names}
 
     def _gain(self, value: float, before: float) -> float:
         """How much better `value` is than `before`: infinitely, if there was none; never, if it is not finite."""
