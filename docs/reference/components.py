@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ftengine.host import KINDS, Component, Host
 from ftengine.host_lookup import plural
 from ftengine.optimizers import OPTIMIZERS
@@ -23,10 +25,42 @@ def table(_: str) -> str:
             names = _names([component for component in own if component.task == task])
             if names:
                 rows.append((plural(kind) + (f" of {task}" if task else ""), names))
-    rows.append(("optimizers", ", ".join(f"`{name}`" for name in OPTIMIZERS)))
-    rows.append(("schedules", ", ".join(f"`{name}`" for name in SCHEDULES)))
+    rows.append(("optimizers", _code(OPTIMIZERS)))
+    rows.append(("schedules", _code(SCHEDULES)))
     return markdown_table(("kind", "names"), rows)
 
 
+def heads(task: str) -> str:
+    """The built-in heads of a task: what they read, the losses that are for them alone, and their published weights."""
+    losses = _of("loss", task)
+    own = {head.name: [one.name for one in losses if head.name in one.spec.heads] for head in _of("head", task)}
+    rows = []
+    for component in _of("head", task):
+        spec = component.spec
+        cells = [f"`{component.name}`", spec.summary, _code(spec.levels)]
+        rows.append([*cells, *([_code(own[component.name])] if any(own.values()) else []), _code(spec.weights)])
+    titles = ["head", "what it is", "levels it reads", *(["loss"] if any(own.values()) else []), "`weights`"]
+    return markdown_table(titles, rows)
+
+
+def summaries(which: str) -> str:
+    """The built-in components of ``KIND TASK``, each with its summary and its options."""
+    kind, _, task = which.partition(" ")
+    rows = []
+    for component in _of(kind, task):
+        rows.append((f"`{component.name}`", component.spec.summary, _code(component.spec.options.model_fields)))
+    return markdown_table((kind, "what it is", "options"), rows)
+
+
+def _of(kind: str, task: str) -> list[Component]:
+    host = Host.discover()
+    plugins = {record.name for record in host.plugins if record.builtin}
+    return [one for one in host.components if (one.kind, one.task) == (kind, task) and one.plugin in plugins]
+
+
 def _names(components: list[Component]) -> str:
-    return ", ".join(f"`{component.name}`" for component in components)
+    return _code([component.name for component in components])
+
+
+def _code(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,12 @@ from pydantic import BaseModel, create_model
 from pydantic.fields import FieldInfo
 
 import ftengine.config
+import ftengine.config_refs
 from ftengine.cli_options import option_rows
-from ftengine.config import BackboneRef, DataRef, Ref, Section
+from ftengine.config import BackboneRef, DataRef, HeadRef, Losses, Ref, Section
 from ftengine.host import Host
 from ftengine.optimizers import OPTIMIZERS
-from ftengine.plugin import Options
+from ftengine.plugin import DatasetOptions, Options
 from ftengine.schedule import SCHEDULES, Schedule
 from reference.markdown import prose, table
 
@@ -29,10 +33,13 @@ ANCHORS = {
 }
 """Where docs/config.md describes each section."""
 
+EQUAL_PARTS = re.compile(r"\[(?P<one>[^\[\]]+?)(?:, (?P=one))+\]")
+"""A list of a fixed length whose entries are all of one type."""
+
 
 def sections() -> dict[str, type[Section]]:
     """Every part of the config that has a fixed set of keys, by its class's name."""
-    models = vars(ftengine.config).values()
+    models = [*vars(ftengine.config).values(), *vars(ftengine.config_refs).values()]
     return {
         model.__name__: model
         for model in models
@@ -46,10 +53,29 @@ def section(name: str) -> str:
 
 
 def options(name: str) -> str:
-    """The options of a component, named ``kind/name`` or ``kind/task/name``."""
+    """The options of a component, named ``kind/name`` or ``kind/task/name``; a dataset's without `data`'s."""
     kind, _, rest = name.partition("/")
     task, _, component = rest.rpartition("/")
-    return _rows(Host.discover().find(kind, component, task or None).spec.options)
+    model = Host.discover().find(kind, component, task or None).spec.options
+    parts = [_rows(model)]
+    for inner, keys in _nested(model).items():
+        about = prose((inspect.getdoc(inner) or "").partition("\n")[0]).rstrip(".")
+        parts.append(f"{', '.join(f'`{key}`' for key in keys)}: {about}.\n\n{_rows(inner)}")
+    return "\n\n".join(parts)
+
+
+def data(_: str) -> str:
+    """The options that all data formats share."""
+    return _rows(DatasetOptions)
+
+
+def _nested(model: type[BaseModel]) -> dict[type[BaseModel], list[str]]:
+    """The models of options that are mappings themselves, each with these options' names."""
+    found: dict[type[BaseModel], list[str]] = {}
+    for name, field in model.model_fields.items():
+        for inner in _models(field.annotation):
+            found.setdefault(inner, []).append(name)
+    return found
 
 
 def optimizers(_: str) -> str:
@@ -80,8 +106,17 @@ def _rows(model: type[BaseModel]) -> str:
     rows = [
         (f"`{name}`", _type(field, types[name]), _default(field), f"{_about(field)}.")
         for name, field in model.model_fields.items()
+        if not _of_all_formats(model, name)
     ]
     return table(("key", "type", "default", "meaning"), rows)
+
+
+def _of_all_formats(model: type[BaseModel], name: str) -> bool:
+    """Whether the option `name` of a data format is as in all of them."""
+    base = DatasetOptions.model_fields.get(name)
+    if base is None or model is DatasetOptions or not issubclass(model, DatasetOptions):
+        return False
+    return base.description == model.model_fields[name].description
 
 
 def _about(field: FieldInfo) -> str:
@@ -94,11 +129,15 @@ def _about(field: FieldInfo) -> str:
 
 
 def _type(field: FieldInfo, text: str) -> str:
+    if field.annotation == Losses | None:
+        return "component, or a [list](#several-losses) of them"
     inner = _models(field.annotation)
     several = "list of " if "tuple[" in str(field.annotation) else ""
     for model in inner:
         if issubclass(model, BackboneRef):
             return "component, with [`weights`](#weights)"
+        if issubclass(model, HeadRef):
+            return "component, with [`weights`](#weights-of-a-head)"
         if issubclass(model, DataRef):
             return "component, called by its `format`"
         if issubclass(model, Ref):
@@ -106,7 +145,14 @@ def _type(field: FieldInfo, text: str) -> str:
         if issubclass(model, Section):
             link = f"[{ANCHORS[model.__name__]}](#{ANCHORS[model.__name__]})"
             return f"mapping of a name to [task](#{ANCHORS['TaskConfig']})" if model.__name__ == "TaskConfig" else link
-    return text.replace(" | null", "")
+    if text == "any":
+        return "depends on the format"
+    return EQUAL_PARTS.sub(_counted, text.replace(" | null", ""))
+
+
+def _counted(match: re.Match[str]) -> str:
+    """``[int, int]`` in fewer words."""
+    return f"list of {match[0].count(match['one'])} {match['one']}"
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
@@ -125,4 +171,8 @@ def _default(field: FieldInfo) -> str:
         return "its defaults" if value == type(value)() else ""
     if value is None:
         return "none given"
+    if value == "":
+        return "empty"
+    if isinstance(value, float) and len(repr(value)) > 10:
+        return f"`{Fraction(value).limit_denominator(100)}`"
     return f"`{value if isinstance(value, str | Path) else json.dumps(value)}`"

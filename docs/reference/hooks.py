@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 
 from ftengine import plugin, protocols
 from ftengine.plugin import SPEC_HOOKS, Hooks, Spec
+from ftengine.vocabulary import TARGET_FIELDS
 from reference.markdown import docstring, prose, table
 
 CONTRACTS = {
@@ -19,6 +21,10 @@ CONTRACTS = {
     "dataset": (protocols.DatasetContext, protocols.Dataset),
 }
 """For each kind of component: what its factory is given beside the options, and what it returns."""
+
+
+PLACES = (protocols.Batch, protocols.Frame, protocols.Window, protocols.PublishedModel)
+"""What the contracts hand on besides tensors."""
 
 
 def hooks(which: str) -> str:
@@ -61,9 +67,45 @@ def contracts(_: str) -> str:
         fields = ", ".join(f"{field.name}: {field.type}" for field in dataclasses.fields(context))
         parts.append(
             f"### {kind}\n\n`{context.__name__}({fields})`: {prose(inspect.getdoc(context) or '')}\n\n"
-            f"`{contract.__name__}`: {docstring(contract)}"
+            f"`{contract.__name__}`: {docstring(contract)}\n\n"
+            + table(("method", "", "what it does"), _methods(contract))
         )
     return "\n\n".join(parts)
+
+
+def places(_: str) -> str:
+    """The classes that tell a head, a task or the engine where things are, with their fields and methods."""
+    parts = []
+    for model in PLACES:
+        rows = [(f"`{one.name}`", f"`{one.type}`", _default(one)) for one in dataclasses.fields(model)]
+        parts.append(f"### `{model.__name__}`\n\n{docstring(model)}\n\n{table(('field', 'type', 'default'), rows)}")
+        methods = [(call, about) for call, _, about in _methods(model)]
+        parts += [table(("method", "what it returns"), methods)] if methods else []
+    return "\n\n".join(parts)
+
+
+def fields(_: str) -> str:
+    """The vocabulary of target fields."""
+    rows = [(f"`{name}`", re.sub(r"names\['\w+'\]", r"`\g<0>`", meaning)) for name, meaning in TARGET_FIELDS.items()]
+    return table(("field", "what a dataset's `target` has under it"), [(name, prose(text)) for name, text in rows])
+
+
+def _methods(contract: type) -> list[tuple[str, str, str]]:
+    """A class's own public methods and properties: how they are called, whether they must be written, their purpose."""
+    rows = []
+    for name, member in vars(contract).items():
+        if name.startswith("_") or not (inspect.isroutine(member) or isinstance(member, property | classmethod)):
+            continue
+        function = getattr(contract, name)
+        call = name if isinstance(member, property) else f"{name}({', '.join(_parameters(function))})"
+        need = "must be written" if getattr(member, "__isabstractmethod__", False) else "may be overridden"
+        own = inspect.cleandoc(function.__doc__ or "see above").split("\n\n")[0]
+        rows.append((f"`{call}`", need, " ".join(prose(own).split())))
+    return rows
+
+
+def _parameters(function: object) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name != "self"]  # type: ignore[arg-type]
 
 
 def _default(field: dataclasses.Field[object]) -> str:
