@@ -13,7 +13,13 @@ def name(path):
 
 
 def test_there_is_a_config_for_each_task_and_a_joint_one():
-    assert {path.parent.name for path in CONFIGS} >= {"classification", "regression", "joint"}
+    assert {path.parent.name for path in CONFIGS} >= {
+        "classification",
+        "detection",
+        "segmentation",
+        "regression",
+        "joint",
+    }
 
 
 @pytest.mark.parametrize("file", [*CONFIGS, *sorted((ROOT / "docs").rglob("*.yaml"))], ids=name)
@@ -27,6 +33,8 @@ def test_a_config_has_no_mistakes(file, cli):
     ("file", "least"),
     [
         ("classification/digits.yaml", {"accuracy": 0.95}),
+        ("detection/digits.yaml", {"map_50": 0.5}),
+        ("segmentation/digits.yaml", {"mean_iou": 0.6}),
         ("regression/digits.yaml", {"r2": 0.8}),
         ("joint/digits_label_and_ink.yaml", {"digit/accuracy": 0.95, "ink/r2": 0.8}),
     ],
