@@ -10,17 +10,17 @@ from doc_pages import ROOT, blocks, text
 from ftengine.host import Host
 
 PAGE = ROOT / "docs" / "writing-a-plugin.md"
-FILE = re.compile(r"^`([\w./]+)`:\n\n```\w+\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FILE = re.compile(r"^`([\w./]+)`(, added)?:\n\n```\w+\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The page's files in a folder, with the metadata that an installer would write."""
     folder = tmp_path_factory.mktemp("acme")
-    for name, content in FILE.findall(text(PAGE)):
+    for name, added, content in FILE.findall(text(PAGE)):
         file = folder / name
         file.parent.mkdir(exist_ok=True)
-        file.write_text(content)
+        file.write_text(file.read_text() + content if added else content)
     project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
     info = folder / f"acme_vision-{project['version']}.dist-info"
     info.mkdir()
@@ -31,7 +31,14 @@ def site(tmp_path_factory):
 
 
 def test_the_page_has_all_files(site):
-    assert {path.name for path in site.rglob("*.*")} >= {"pyproject.toml", "plugin.py", "models.py", "acme.yaml"}
+    assert {path.name for path in site.rglob("*.*")} >= {
+        "pyproject.toml",
+        "plugin.py",
+        "models.py",
+        "dense.py",
+        "acme.yaml",
+        "dots.yaml",
+    }
 
 
 def test_the_plugin_is_listed_and_shown(site, cli_process):
@@ -41,13 +48,14 @@ def test_the_plugin_is_listed_and_shown(site, cli_process):
     assert "Channels of the first stage." in cli_process("plugins", "show", "acme/tiny", path=[site]).stdout
 
 
-def test_its_config_trains(site, cli_process, tmp_path):
-    result = cli_process("run", "--config", site / "acme.yaml", "--output", tmp_path / "run", path=[site])
+@pytest.mark.parametrize(("config", "term"), [("acme.yaml", "tempered"), ("dots.yaml", "dice")])
+def test_its_configs_train(config, term, site, cli_process, tmp_path):
+    result = cli_process("run", "--config", site / config, "--output", tmp_path / "run", path=[site])
     assert result.returncode == 0, result.stdout + result.stderr
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["epochs"] == 1
     first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
-    assert first["loss/tempered"] > 0
+    assert first[f"loss/{term}"] > 0
 
 
 def test_the_plugin_that_the_readme_shows_loads(install_plugin):
