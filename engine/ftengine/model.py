@@ -58,6 +58,16 @@ class StreamBatch:
         """In pinned memory; the loader calls this."""
         return self.map(lambda tensor: tensor.pin_memory())
 
+    def __getstate__(self) -> dict[str, Any]:
+        """On the way from a worker a tensor holds file descriptors, of which a process has about a thousand.
+
+        So a list of tensors goes as one.
+        """
+        return _with_targets(vars(self), _packed)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(_with_targets(state, _unpacked))
+
     def split(self, parts: int) -> Iterator[StreamBatch]:
         """`parts` batches of equal size, in order; `parts` divides the size."""
         size = len(self) // parts
@@ -65,6 +75,39 @@ class StreamBatch:
             chosen = slice(start, start + size)
             targets = {task: {name: value[chosen] for name, value in own.items()} for task, own in self.targets.items()}
             yield StreamBatch(self.images[chosen], targets, self.ids[chosen], self.frames[chosen])
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """Tensors of one type, and of any shapes, one after another in `values`."""
+
+    values: Tensor
+    shapes: list[torch.Size]
+
+
+def _with_targets(state: Mapping[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
+    """A batch's attributes with all targets and truths changed; where these are the same, they stay so."""
+    made: dict[int, dict[str, Any]] = {}
+
+    def each(own: dict[str, Any]) -> dict[str, Any]:
+        if id(own) not in made:
+            made[id(own)] = {name: change(value) for name, value in own.items()}
+        return made[id(own)]
+
+    return dict(state) | {key: {task: each(own) for task, own in state[key].items()} for key in ("targets", "truths")}
+
+
+def _packed(value: Any) -> Any:
+    if not isinstance(value, list) or len({tensor.dtype for tensor in value}) != 1:
+        return value
+    return _Packed(torch.cat([tensor.flatten() for tensor in value]), [tensor.shape for tensor in value])
+
+
+def _unpacked(value: Any) -> Any:
+    if not isinstance(value, _Packed):
+        return value
+    parts = value.values.split([shape.numel() for shape in value.shapes])  # type: ignore[no-untyped-call]
+    return [part.view(shape) for part, shape in zip(parts, value.shapes, strict=True)]
 
 
 @dataclass

@@ -1,5 +1,9 @@
 """The shared backbone with its heads: normalisation, forward, batches in parts, and the table of stages."""
 
+import io
+import pickle
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny import Policy, TinyBackbone, make_batch, make_model
@@ -40,6 +44,33 @@ def test_a_batch_in_parts_is_the_batch():
     assert torch.equal(torch.cat([part.images for part in parts]), batch.images)
     assert torch.equal(torch.cat([part.targets["a"]["label"] for part in parts]), batch.targets["a"]["label"])
     assert [len(part.frames) for part in parts] == [2, 2, 2]
+
+
+class CountingPickler(pickle.Pickler):
+    def reducer_override(self, value):
+        self.tensors = getattr(self, "tensors", 0) + isinstance(value, torch.Tensor)
+        return NotImplemented
+
+
+@pytest.mark.parametrize("size", [1, 5, 40])
+def test_a_batch_goes_through_a_process_boundary_as_a_few_tensors_whatever_its_size(size):
+    batch = make_batch(size)
+    boxes = [torch.rand(i % 3, 4, dtype=torch.float64) for i in range(size)]
+    own = {"boxes": boxes, "crowd": [torch.rand(i % 3) > 0.5 for i in range(size)]}
+    batch = replace(batch, targets=batch.targets | {"b": own}, truths={"a": batch.targets["a"], "b": dict(own)})
+    stream = io.BytesIO()
+    pickler = CountingPickler(stream)
+    pickler.dump(batch)
+    assert pickler.tensors == 6  # the images, the labels, and twice two lists
+    back = pickle.loads(stream.getvalue())
+    assert torch.equal(back.images, batch.images)
+    assert (back.ids, back.frames) == (batch.ids, batch.frames)
+    assert back.truths["a"] is back.targets["a"]
+    assert torch.equal(back.targets["a"]["label"], batch.targets["a"]["label"])
+    for made in (back.targets["b"], back.truths["b"]):
+        for name, tensors in own.items():
+            assert [tensor.dtype for tensor in made[name]] == [tensor.dtype for tensor in tensors]
+            assert all(torch.equal(one, other) for one, other in zip(made[name], tensors, strict=True))
 
 
 def test_modules_are_named_head_for_one_task_and_head_dot_task_for_several():
