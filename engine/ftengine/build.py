@@ -206,6 +206,9 @@ def make_model(plan: Plan, tasks: Mapping[str, Task], *, pretrained: bool = True
         heads[name] = make(task.head, context, Head)  # type: ignore[type-abstract]
         losses[name] = [make(loss, LossContext(tasks[name]), Loss) for loss, _ in task.losses]  # type: ignore[type-abstract]
         metrics[name] = make_metrics(plan, name, tasks[name])
+        if plan.monitor.task is None and not heads[name].loss_in_eval:
+            message = f"the head {task.head.component.name} has no loss in evaluation; choose a metric"
+            raise ConfigError([plan.document.problem(("train", "monitor"), message)])
     freeze = make(plan.freeze, FreezeContext(stage_parameters(backbone)), FreezePolicy)  # type: ignore[type-abstract]
     coverage = load_weights(backbone, plan.weights) if pretrained else None
     for name, task in plan.tasks.items():

@@ -121,6 +121,15 @@ def test_boxes_are_in_the_pixels_of_the_original_images(detection, folder, cli, 
     assert (reach > 60).all()
 
 
+@pytest.mark.parametrize(("head", "code"), [({"name": "faster_rcnn", "preset": "small"}, 2), ("retinanet", 0)])
+def test_a_loss_that_evaluation_does_not_have_cannot_choose_the_best(head, code, config_file, cli):
+    changes = {"data": {"format": "digits", "scenes": SCENES}, "head": head, "train": {**TRAIN, "monitor": "loss"}}
+    result = cli("config", "check", config_file({**COMMON, "task": "detection", **changes}), "--build")
+    assert result.exit_code == code, result.output
+    said = "train.monitor: the head faster_rcnn has no loss in evaluation; choose a metric"
+    assert (said in result.output) == (code == 2)
+
+
 def test_val_pictures_are_written_at_each_evaluation(detection):
     pages = sorted(path.name for path in (detection.directory / "pictures").iterdir())
     assert pages == ["step-00000006", "step-00000012"]
