@@ -81,13 +81,14 @@ def _locate(backbone: Backbone, source: WeightSource) -> tuple[Path, str]:
         return folder / "model.safetensors", f"run:{source.value} ({folder.name})"
     if backbone.url is None:
         raise WeightsError(f"backbone.weights: nothing is known of where {source.value!r} can be had")
-    return published_file(backbone.url, backbone.weights_file, source.value), f"{source.value} ({backbone.url})"
+    file = published_file(backbone.url, backbone.weights_file, source.value, "backbone.weights")
+    return file, f"{source.value} ({backbone.url})"
 
 
-def published_file(url: str, file_name: str | None, label: str) -> Path:
+def published_file(url: str, file_name: str | None, label: str, key: str) -> Path:
     """The file of published weights, from torch hub's cache, else downloaded to it.
 
-    Raises WeightsError that names the file looked for, and how to supply it.
+    Raises WeightsError that names the file looked for, and how to supply it; `key` is where the config names them.
     """
     name = file_name or Path(urlparse(url).path).name
     file = Path(torch.hub.get_dir()) / "checkpoints" / name
@@ -98,11 +99,14 @@ def published_file(url: str, file_name: str | None, label: str) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(file), digest.group(1) if digest else None, progress=True)
     except (OSError, RuntimeError) as error:
+        instead = (
+            "name a file of your own in backbone.weights, or say `none` to start from random weights"
+            if key == "backbone.weights"
+            else f"leave {key} out"
+        )
         raise WeightsError(
-            f"backbone.weights: {label} is not on this machine and could not be downloaded\n"
-            f"  looked for {file}\n  tried {url}: {error}\n"
-            "  put the file there, or name a file of your own in backbone.weights, "
-            "or say `none` to start from random weights"
+            f"{key}: {label} is not on this machine and could not be downloaded\n"
+            f"  looked for {file}\n  tried {url}: {error}\n  put the file there, or {instead}"
         ) from None
     return file
 
@@ -201,7 +205,7 @@ def load_published(backbone: Backbone, head: Head, label: str) -> Coverage:
     model = head.published
     if model is None:
         raise WeightsError(f"head.weights: the head does not say where {label!r} can be had")
-    tensors = head.adapt(read_tensors(published_file(model.url, None, label)))
+    tensors = head.adapt(read_tensors(published_file(model.url, None, label, "head.weights")))
     inner = {name: tensor for name, tensor in tensors.items() if name.startswith(model.backbone)}
     own, coverage = head.state_dict(), Coverage(f"{label} ({model.url})")
     copies: dict[str, Tensor] = {}

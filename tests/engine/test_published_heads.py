@@ -131,3 +131,16 @@ def test_a_head_that_names_no_file_is_refused():
     head.published = None
     with pytest.raises(WeightsError, match="does not say where 'coco' can be had"):
         load_published(TinyBackbone(), head, "coco")
+
+
+def test_what_cannot_be_downloaded_is_told_at_the_head(tmp_path, monkeypatch):
+    def no_network(*_, **__):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    with pytest.raises(WeightsError) as error:
+        load_published(TinyBackbone(), Layers(3), "coco")
+    first, *_, last = str(error.value).splitlines()
+    assert first == "head.weights: coco is not on this machine and could not be downloaded"
+    assert last == "  put the file there, or leave head.weights out"

@@ -257,8 +257,8 @@ def test_weights_that_are_not_in_the_cache_are_downloaded_to_it_with_their_hash(
     monkeypatch.setattr(
         torch.hub, "download_url_to_file", lambda url, file, digest, progress: asked.append((url, file, digest))
     )
-    assert published_file(URL, None, "V1") == cache / "tiny-0123abcd.pth"
-    published_file(URL, "own.pth", "V1")
+    assert published_file(URL, None, "V1", "backbone.weights") == cache / "tiny-0123abcd.pth"
+    published_file(URL, "own.pth", "V1", "backbone.weights")
     assert asked == [(URL, str(cache / "tiny-0123abcd.pth"), "0123abcd"), (URL, str(cache / "own.pth"), None)]
     assert cache.is_dir()
 
