@@ -82,6 +82,9 @@ class Document:
         """Write `value` at `path`, replacing what was there; a component's bare name becomes a mapping first."""
         here: Any = self.data
         for depth, key in enumerate(path[:-1]):
+            if isinstance(here, dict):
+                path = _named(path, depth)
+                key = path[depth]
             following = path[depth + 1]
             if isinstance(here, list):
                 key = self._index(here, key, path)
@@ -97,6 +100,7 @@ class Document:
                 raise ConfigError([Problem(dotted(path[: depth + 1]), message, source=str(origin))])
             here[key] = here[key].copy()  # YAML aliases share one object: only this use of it changes
             here = here[key]
+        path = path if isinstance(here, list) else _named(path, len(path) - 1)
         last = self._index(here, path[-1], path) if isinstance(here, list) else path[-1]
         here[last] = value
         self.origins = {known: o for known, o in self.origins.items() if known[: len(path)] != path}
@@ -116,6 +120,11 @@ class Document:
                 ]
             )
         return key
+
+
+def _named(path: KeyPath, depth: int) -> KeyPath:
+    """`path` with a name at `depth`: a mapping may have a key that looks like a number (a class called 3)."""
+    return (*path[:depth], str(path[depth]), *path[depth + 1 :])
 
 
 def dotted(path: KeyPath) -> str:

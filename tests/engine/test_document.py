@@ -195,6 +195,8 @@ def test_changing_one_use_of_an_alias_leaves_the_other(written):
         ("train:", "train.epochs=5", {"train": {"epochs": 5}}),
         ("metrics: [a, b]", "metrics[1]=c", {"metrics": ["a", "c"]}),
         ("metrics: [a, b]", "metrics.0=c", {"metrics": ["c", "b"]}),
+        ("weights: {'3': 1.0}", "weights.3=2.0", {"weights": {"3": 2.0}}),
+        ("loss: {weights: {'3': {a: 1}}}", "loss.weights.3.a=2", {"loss": {"weights": {"3": {"a": 2}}}}),
         ("metrics: [a, b]", "metrics[1].k=3", {"metrics": ["a", {"name": "b", "k": 3}]}),
         ("head: linear", "head.dropout=0.1", {"head": {"name": "linear", "dropout": 0.1}}),
         ("data: digits", "data.limit=9", {"data": {"format": "digits", "limit": 9}}),
