@@ -2,10 +2,10 @@
 
 A set (``ImageSets/Main/train.txt``) lists its images, one a line; ``Annotations/<image>.xml`` has the objects of each.
 An object's box is ``xmin ymin xmax ymax``. In VOC the upper left pixel is (1, 1) and the box includes its last row and
-column, so that it becomes xmin - 1, ymin - 1, xmax, ymax here (option `one_based`). A box whose xmax is not above its
-xmin, or ymax above its ymin, counts as one without area all the same: labelling programs write it for a click without
-a drag. The elements ``folder`` and ``path``, which tell where the images were on the machine of whoever labelled
-them, are not used.
+column, so that it becomes xmin - 1, ymin - 1, xmax, ymax here (option `one_based`). A box whose xmax is its xmin, or
+whose ymax is its ymin, counts as one without area all the same: labelling programs write it for a click without a
+drag. The elements ``folder`` and ``path``, which tell where the images were on the machine of whoever labelled them,
+are not used.
 """
 
 from __future__ import annotations
@@ -226,9 +226,9 @@ def _boxes(
     known = [(place, item) for place, item in objects if item.label in index]
     corners = np.array([item.box for _, item in known], np.float64).reshape(-1, 4)
     # Judged by what the file says: as VOC counts, a box from 5 to 5 would be one pixel wide.
-    flat = ((corners[:, 2:] == corners[:, :2]).any(1))[:, None]
+    none = ((corners[:, 2:] <= corners[:, :2]).any(1))[:, None]
     if options.one_based:
-        corners = np.where(flat, corners, corners - [1, 1, 0, 0])
+        corners = np.where(none, corners, corners - [1, 1, 0, 0])
     boxes = Boxes(
         np.array([place for place, _ in known], np.int64),
         corners,

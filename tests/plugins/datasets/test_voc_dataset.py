@@ -165,7 +165,8 @@ def test_boxes_beyond_the_image_are_cut_off_and_counted(data):
     ("text", "message"),
     [
         (thing("dog", ["nan", 1, 5, 5]), r"a\.xml object 1: box .* is not finite"),
-        (thing("dog", [9, 1, 5, 5]), r"a\.xml object 1: box \(8, 0, 5, 5\).* ends before it begins"),
+        (thing("dog", [9, 1, 5, 5]), r"a\.xml object 1: box \(9, 1, 5, 5\).* ends before it begins"),
+        (thing("dog", [6, 1, 5, 5]), r"a\.xml object 1: box \(6, 1, 5, 5\).* ends before it begins"),
         (thing("dog", [1, 31, 9, 60]), r"a\.xml object 1: box .* is outside of its image, 40×30 pixels"),
         (thing("dog", ["x", 1, 5, 5]), r"a\.xml object 1: bndbox/xmin is 'x'; expected a number"),
         (thing("dog", [1, 1, 5, ""]), r"a\.xml object 1: has no bndbox/ymax"),
