@@ -6,21 +6,19 @@ Where torchvision has an option, the name and the default are torchvision's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from ftengine.plugin import Options
-from ftengine_detection.options import Count, Overlap, Ratio, Share, Weight
+from ftengine_detection.options import AnchorSizes, Count, Overlap, PresetOptions, Ratio, Share, Weight
 
 GROUPS = 32
 """The groups of torchvision's GroupNorm layers: they divide the channels."""
 
 
-class OneStageOptions(Options):
-    """What RetinaNet and FCOS share. `presets`: preset -> the options that it sets, where a config does not."""
-
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+class OneStageOptions(PresetOptions):
+    """What RetinaNet and FCOS share."""
 
     preset: Literal["default", "small"] = Field(
         "default",
@@ -32,14 +30,6 @@ class OneStageOptions(Options):
     topk_candidates: Count = Field(1000, description="Best detections a level that enter NMS.")
     nms_thresh: Overlap = Field(0.5, description="IoU above which NMS drops the lower-scored of two of a class.")
     detections_per_img: Count = Field(300, description="Most detections an image.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _preset(cls, given: Any) -> Any:
-        if not isinstance(given, Mapping):
-            return given
-        name = given.get("preset")
-        return {**cls.presets.get(name, {}), **given} if isinstance(name, str) else given
 
 
 class RetinaNetOptions(OneStageOptions):
@@ -62,10 +52,8 @@ class RetinaNetOptions(OneStageOptions):
     num_convs: int = Field(
         4, ge=1, le=4, description="Convolutions before the predictions, for classes and for boxes each."
     )
-    anchor_sizes: list[Annotated[list[Count], Field(min_length=1)]] = Field(
+    anchor_sizes: AnchorSizes = Field(
         [[32, 40, 50], [64, 80, 101], [128, 161, 203], [256, 322, 406], [512, 645, 812]],
-        min_length=5,
-        max_length=5,
         description="Sides of the anchors in pixels, a list for each of the levels p3 … p7.",
     )
     anchor_aspect_ratios: list[Ratio] = Field(
@@ -78,12 +66,6 @@ class RetinaNetOptions(OneStageOptions):
 
     @model_validator(mode="after")
     def _consistent(self) -> RetinaNetOptions:
-        counts = {len(sizes) for sizes in self.anchor_sizes}
-        if len(counts) > 1:
-            raise ValueError(
-                "anchor_sizes: every level needs the same number of sizes, because the levels share their layers; "
-                f"found {', '.join(str(len(sizes)) for sizes in self.anchor_sizes)}"
-            )
         if self.bg_iou_thresh > self.fg_iou_thresh:
             raise ValueError(f"bg_iou_thresh ({self.bg_iou_thresh:g}) is above fg_iou_thresh ({self.fg_iou_thresh:g})")
         if self.version == "v2":

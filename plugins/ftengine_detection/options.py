@@ -6,9 +6,9 @@ Where torchvision has an option, the name and the default are torchvision's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ftengine.plugin import Options
 
@@ -19,21 +19,37 @@ Weight = Annotated[float, Field(ge=0)]
 Ratio = Annotated[float, Field(gt=0)]
 BoxForm = Literal["smooth_l1", "giou", "ciou"]
 
-FASTER_RCNN_PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "small": {
-        "anchor_sizes": [[8], [16], [32], [64], [128]],
-        "fpn_channels": 64,
-        "fc_width": 256,
-        "rpn_pre_nms_top_n_train": 300,
-        "rpn_pre_nms_top_n_test": 200,
-        "rpn_post_nms_top_n_train": 150,
-        "rpn_post_nms_top_n_test": 100,
-        "rpn_batch_size_per_image": 64,
-        "box_batch_size_per_image": 64,
-    },
-}
-"""Preset -> the options that it sets, where a config does not."""
+
+class PresetOptions(Options):
+    """Options of a head that has presets: `presets` maps each to the options that it sets, where a config does not."""
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        name = given.get("preset")
+        return {**cls.presets.get(name, {}), **given} if isinstance(name, str) else given
+
+
+def same_number(anchor_sizes: list[list[int]]) -> list[list[int]]:
+    """`anchor_sizes`; ValueError where the levels have different numbers of them."""
+    if len({len(sizes) for sizes in anchor_sizes}) > 1:
+        raise ValueError(
+            "every level needs the same number of sizes, because the levels share their layers; found "
+            + ", ".join(str(len(sizes)) for sizes in anchor_sizes)
+        )
+    return anchor_sizes
+
+
+AnchorSizes = Annotated[
+    list[Annotated[list[Count], Field(min_length=1)]],
+    Field(min_length=5, max_length=5),
+    AfterValidator(same_number),
+]
+"""A list for each of the pyramid's five levels."""
 
 
 class TaskOptions(Options):
@@ -46,7 +62,21 @@ class TaskOptions(Options):
     )
 
 
-class FasterRcnnOptions(Options):
+class FasterRcnnOptions(PresetOptions):
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "small": {
+            "anchor_sizes": [[8], [16], [32], [64], [128]],
+            "fpn_channels": 64,
+            "fc_width": 256,
+            "rpn_pre_nms_top_n_train": 300,
+            "rpn_pre_nms_top_n_test": 200,
+            "rpn_post_nms_top_n_train": 150,
+            "rpn_post_nms_top_n_test": 100,
+            "rpn_batch_size_per_image": 64,
+            "box_batch_size_per_image": 64,
+        }
+    }
+
     version: Literal["v1", "v2"] = Field(
         "v1",
         description="v1: Ren et al. 2015 on a feature pyramid, two fully connected layers. v2: Li et al. 2021, with "
@@ -57,10 +87,8 @@ class FasterRcnnOptions(Options):
         description="The values of what is not given here; small: narrow layers, small anchors and few proposals, for "
         "images of about 128 pixels and training on a CPU.",
     )
-    anchor_sizes: list[Annotated[list[Count], Field(min_length=1)]] = Field(
+    anchor_sizes: AnchorSizes = Field(
         [[32], [64], [128], [256], [512]],
-        min_length=5,
-        max_length=5,
         description="Sides of the anchors in pixels, a list for each of the levels p2 … p6.",
     )
     anchor_aspect_ratios: list[Ratio] = Field(
@@ -86,22 +114,8 @@ class FasterRcnnOptions(Options):
     box_nms_thresh: Overlap = Field(0.5, description="IoU above which NMS drops the lower-scored of two of a class.")
     box_detections_per_img: Count = Field(100, description="Most detections an image.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _preset(cls, given: Any) -> Any:
-        if not isinstance(given, Mapping):
-            return given
-        name = given.get("preset")
-        return {**FASTER_RCNN_PRESETS.get(name, {}), **given} if isinstance(name, str) else given
-
     @model_validator(mode="after")
     def _consistent(self) -> FasterRcnnOptions:
-        counts = {len(sizes) for sizes in self.anchor_sizes}
-        if len(counts) > 1:
-            raise ValueError(
-                "anchor_sizes: every level needs the same number of sizes, because the levels share their layers; "
-                f"found {', '.join(str(len(sizes)) for sizes in self.anchor_sizes)}"
-            )
         for stage in ("rpn", "box"):
             low, high = (getattr(self, f"{stage}_{side}_iou_thresh") for side in ("bg", "fg"))
             if low > high:
