@@ -40,6 +40,7 @@ def placed(size: tuple[int, int], config: ImageConfig) -> Frame:
     height, width = size
     if config.fit == "none":
         return Frame.whole(height, width)
+    assert config.fit is not None, "resolving a config gives it a fit"
     assert config.size is not None, "resolving a config gives every fit but `none` its size"
     rows, columns = config.size
     if config.fit == "shorter":
@@ -64,7 +65,7 @@ def fit_scene(scene: Scene, config: ImageConfig) -> tuple[Scene, Frame]:
     frame = placed(scene.size, config)
     if config.fit == "none":
         return scene, frame
-    mode = "stretch" if config.fit is None or config.fit == "shorter" else config.fit
+    mode = config.fit if config.fit in ("crop", "pad") else "stretch"
     image = fit(scene.image, frame.size, mode)
     return replace(scene, image=image, boxes=_boxes(scene, frame), mask=_mask(scene, frame)), frame
 
