@@ -152,6 +152,7 @@ def pad(array: np.ndarray, size: tuple[int, int], value: int) -> np.ndarray:
 
 
 def _pad_mask(encoded: Mapping[str, np.ndarray], size: tuple[int, int]) -> Mapping[str, np.ndarray]:
+    """A task's arrays, with the one called ``mask`` as large as the batch's tensor; see `Task.encoder`."""
     return {**encoded, "mask": pad(encoded["mask"], size, IGNORE)} if "mask" in encoded else encoded
 
 

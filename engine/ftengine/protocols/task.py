@@ -65,6 +65,8 @@ class Task(ABC):
 
         Checks that split against what was fitted; raises DataError that begins with `place`. The function is
         called in worker processes, so it must pickle (a bound method or a small class does).
+
+        An array that it calls ``mask``, [H, W], is filled up with 255 where a batch's tensor is larger than the image.
         """
 
     def collate(self, encoded: Sequence[Mapping[str, np.ndarray]]) -> Targets:
