@@ -174,7 +174,10 @@ def evaluate(directory: Path, split: str, assignments: tuple[str, ...]) -> None:
     help="A .csv or .json file, or a folder for all there is to write; default: CSV, printed.",
 )
 @click.option(
-    "--pictures", type=click.Path(path_type=Path), metavar="DIR", help="Draw the predictions, a PNG an image."
+    "--pictures",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Draw the predictions, a PNG an image.",
 )
 @click.option(
     "--annotations",

@@ -79,7 +79,7 @@ def fingerprint(data: Dataset) -> str:
     """A hash of ids and targets in order: another hash on resume means that the data have changed."""
     digest = hashlib.sha256()
     for index in range(len(data)):
-        digest.update(data.sample_id(index).encode() + b"\n")
+        digest.update(data.sample_id(index).encode(errors="surrogateescape") + b"\n")
         for name, value in sorted(data.target(index).items()):
             digest.update(name.encode() + b"\n" + np.asarray(value).tobytes() + b"\n")
     return digest.hexdigest()

@@ -27,6 +27,9 @@ FONTS = (
 SMALL = 512
 """Images whose longer side is at most half of this are enlarged until it is about as long."""
 
+NARROW = 10
+"""A legend is at least so many times as wide as its letters are high."""
+
 Box = tuple[int, int, int, int]
 
 OKABE_ITO = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
@@ -70,8 +73,8 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, caption
 def overlay(image: np.ndarray, mask: np.ndarray, names: Sequence[str], opacity: float = 0.5) -> np.ndarray:
     """`image` with the classes of `mask`, uint8 [H, W] of indices in `names`, laid over it in colour.
 
-    Below stands a legend of the classes that occur. Where the mask is 255 the image stays as it is: give that value
-    to a background that is not to be coloured.
+    Below stands a legend of the classes that occur; a picture too narrow for their names gets white at its right.
+    Where the mask is 255 the image stays as it is: give that value to a background that is not to be coloured.
     """
     if mask.shape != image.shape[:2]:
         raise ValueError(f"a mask of {mask.shape[0]}×{mask.shape[1]} on an image of {image.shape[0]}×{image.shape[1]}")
@@ -86,8 +89,11 @@ def overlay(image: np.ndarray, mask: np.ndarray, names: Sequence[str], opacity: 
     if not present:
         return np.array(picture)
     pen = _Pen.of(picture, names)
-    legend = pen.legend([(names[i], tuple(table[i].astype(int).tolist())) for i in present], picture.width)
-    return np.concatenate([np.array(picture), legend])
+    width = max(picture.width, NARROW * pen.letters)
+    legend = pen.legend([(names[i], tuple(table[i].astype(int).tolist())) for i in present], width)
+    sheet = np.full((picture.height, width, 3), 255, np.uint8)
+    sheet[:, : picture.width] = np.array(picture)
+    return np.concatenate([sheet, legend])
 
 
 def beside(pictures: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -97,15 +103,15 @@ def beside(pictures: Mapping[str, np.ndarray]) -> np.ndarray:
     enlarged = [_enlarged(picture)[0] for picture in pictures.values()]
     pen = max((_Pen.of(picture, pictures) for picture in enlarged), key=lambda pen: pen.letters)
     top, gap = pen.height + 2 * pen.gap, 2 * pen.gap
-    width = sum(picture.width for picture in enlarged) + gap * (len(enlarged) - 1)
+    columns = [max(picture.width, pen.width(title)) for title, picture in zip(pictures, enlarged, strict=True)]
+    width = sum(columns) + gap * (len(enlarged) - 1)
     sheet = Image.new("RGB", (width, top + max(picture.height for picture in enlarged)), "white")
     canvas = ImageDraw.Draw(sheet)
     left = 0
-    for title, picture in zip(pictures, enlarged, strict=True):
-        text = pen.shortened(title, picture.width)
-        canvas.text((left + (picture.width - pen.width(text)) / 2, pen.gap), text, "black", pen.font)
+    for title, picture, column in zip(pictures, enlarged, columns, strict=True):
+        canvas.text((left + (column - pen.width(title)) / 2, pen.gap), title, "black", pen.font)
         sheet.paste(picture, (left, top))
-        left += picture.width + gap
+        left += column + gap
     return np.array(sheet)
 
 
@@ -210,18 +216,21 @@ class _Pen:
 
 @functools.cache
 def _font(size: int, characters: frozenset[str]) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font, or one of the system's that has those of `characters` which it lacks."""
-    own = ImageFont.load_default(size)
-    strange = {character for character in characters if not character.isascii()}
-    for name in FONTS if strange else ():
+    """Pillow's own font, or of the system's the first that has all, or else most, of `characters` which it lacks."""
+    best = ImageFont.load_default(size)
+    lacking = strange = {character for character in characters if not character.isascii()}
+    for name in FONTS:
+        if not lacking:
+            break
         try:
             font = ImageFont.truetype(name, size)
         except OSError:
             continue
         missing = bytes(font.getmask("\uffff"))  # what it shows for characters that it lacks
-        if all(bytes(font.getmask(character)) != missing for character in strange):
-            return font
-    return own
+        lost = {character for character in strange if bytes(font.getmask(character)) == missing}
+        if len(lost) < len(lacking):
+            best, lacking = font, lost
+    return best
 
 
 def _enlarged(image: np.ndarray) -> tuple[Image.Image, int]:

@@ -201,13 +201,16 @@ def image_ids(files: Sequence[Path], annotations: Path | None) -> list[int]:
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV with a header; a column for every key that any row has."""
+    """Rows as CSV with a header; a column for every key that any row has.
+
+    Of a file name that is not UTF-8, the bytes that are not stand by their numbers, as JSON has them: \\udcff.
+    """
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return text.getvalue()
+    return text.getvalue().encode(errors="backslashreplace").decode()
 
 
 def as_json(rows: Sequence[Mapping[str, Any]]) -> str:

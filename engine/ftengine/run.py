@@ -129,7 +129,7 @@ def announce(
         console.print(f"data {part.component.name}: {len(stream.train):,} train, {len(stream.val):,} val{test}")
         splits = [split for split in (stream.train, stream.val, stream.test) if split is not None]
         for note in dict.fromkeys(note for split in splits for note in split.data.notes):
-            console.print(f"[yellow]note:[/yellow] {escape(note)}", soft_wrap=True)
+            console.print(f"[yellow]note:[/yellow] {escape(note)}", markup=True, soft_wrap=True)
     console.print(f"backbone {plan.backbone.component.name} on {precision.device} in {precision.name}")
     if coverage is not None:
         console.print("\n".join(coverage.describe()), soft_wrap=True, markup=False)

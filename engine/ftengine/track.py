@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -18,10 +21,16 @@ from ftengine.plugin import RunInfo
 
 
 def make_console() -> Console:
-    """Standard output: as wide as the terminal, and wide enough for every table in a pipe or a file."""
-    console = Console(highlight=False)
+    """Standard output: as wide as the terminal, and wide enough for every table in a pipe or a file.
+
+    Names of classes and files are shown as they are: neither brackets nor colons mean anything in them, and what the
+    output's encoding lacks is shown by its number.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=160)
+        console = Console(highlight=False, markup=False, emoji=False, width=160)
     return console
 
 
@@ -87,7 +96,8 @@ class Tracker:
         """One line for a person, with `values` of the val split."""
         shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         mark = "  [green]best[/green]" if best else ""
-        self.console.print(f"epoch {epoch:>3}/{self.epochs}  train loss {train_loss:.4f}  |  val {shown}{mark}")
+        line = f"epoch {epoch:>3}/{self.epochs}  train loss {train_loss:.4f}  |  val {shown}"
+        self.console.print(escape(line) + mark, markup=True)
 
     def saved(self, path: Path) -> None:
         """A checkpoint is visible."""
@@ -99,7 +109,7 @@ class Tracker:
             self.warn(f"observer {plugin} failed in {hook} and is left out: {type(error).__name__}: {error}")
 
     def warn(self, text: str) -> None:
-        self.console.print(f"[yellow]warning:[/yellow] {text}")
+        self.console.print(f"[yellow]warning:[/yellow] {escape(text)}", markup=True)
 
     # --- tables --------------------------------------------------------------------------------------------------
 

@@ -69,7 +69,8 @@ def validation_problems(
         if mistake.branch and mistake.path in inner:
             continue  # another branch accepts the value's form, and says what is wrong inside it
         problems.setdefault(mistake.path, []).append(mistake)
-    return [document.problem((*prefix, *path), _sentence(group)) for path, group in problems.items()]
+    found = [document.problem((*prefix, *path), _sentence(group)) for path, group in problems.items()]
+    return list(dict.fromkeys(found))  # one number that stands for a pair is wrong once
 
 
 def _mistake(item: ErrorDetails, model: type[BaseModel], also: list[str]) -> _Mistake:

@@ -49,7 +49,7 @@ def voc(options: VocOptions, context: DatasetContext) -> BoxDataset:
     objects = _objects(records, options.difficult, split, report)
     classes = options.classes or tuple(sorted({item.label for _, item in objects}))
     if records and not classes:
-        report.problem("none of its images has an object")
+        report.problem("none of its images has an object; if that is meant, `classes` must name what there may be")
     raw, objects = _boxes(objects, records, classes, options, report)
     boxes = mend(raw, sizes, lambda m: f"{records[objects[m][0]].name} object {objects[m][1].number}", report)
     report.check()
@@ -199,7 +199,8 @@ def _image_path(record: Record, found: list[Path], folder: Path, root: Path) -> 
     if len(found) > 1:
         raise ValueError(f"there are several images for it: {', '.join(image.name for image in found)}")
     if not found:
-        hint = f" nor {record.filename}, which it names" if record.filename else ""
+        other = record.filename if record.filename != f"{record.stem}.jpg" else ""
+        hint = f" nor {other}, which it names" if other else ""
         raise ValueError(f"its image is missing: {folder} has no {record.stem}.jpg (or of another format){hint}")
     return found[0]
 

@@ -50,10 +50,9 @@ class Lines:
             raise ValueError(
                 f"has {len(cells)} numbers; expected class cx cy w h, or a class and an outline x1 y1 x2 …"
             )
-        number = float(cells[0])
+        number, *values = map(_number, cells)
         if number not in self.index:
             raise ValueError(f"class {cells[0]} is not in `names` ({name_list(map(str, self.index))})")
-        values = [float(cell) for cell in cells[1:]]
         for cell, value in zip(cells[1:], values, strict=True):
             if not -1 <= value <= 2:
                 raise ValueError(f"{cell} is not a fraction of the image's size")
@@ -80,3 +79,10 @@ class Lines:
             np.zeros(len(image), bool),
             np.array(self.areas, np.float64) * (width * height),
         )
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        raise ValueError(f"{cell!r} is not a number") from None

@@ -79,6 +79,14 @@ def test_unreadable_images_are_named_and_nothing_is_written(colours, cli, tmp_pa
     assert not (tmp_path / "out.csv").exists()
 
 
+def test_pictures_go_into_a_folder(colours, cli, tmp_path):
+    run, folder = colours
+    (tmp_path / "notes").write_text("")
+    result = cli("predict", run.directory, folder / "red", "--pictures", tmp_path / "notes")
+    assert result.exit_code == 2
+    assert f"{tmp_path / 'notes'}' is a file" in result.stderr
+
+
 def test_paths_without_images(colours, cli, tmp_path, write_image):
     run, _ = colours
     write_image(tmp_path / "cat.png")

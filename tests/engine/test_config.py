@@ -123,6 +123,7 @@ def test_mistakes_in_train(train, path, message):
         ({"image": {"size": True}}, {"image.size": SIDES + "true"}),
         ({"image": {"size": [32]}}, {"image.size[1]": "required, but not given"}),
         ({"image": {"size": [1, 2, 3]}}, {"image.size": "expected a length of at most 2; found [1, 2, 3]"}),
+        ({"image": {"size": 0}}, {"image.size": "expected at least 1; found 0"}),
         ({"image": {"size": [0, 8]}}, {"image.size[0]": "expected at least 1; found 0"}),
         ({"image": {"mean": [0.5, 0.5]}}, {"image.mean[2]": "required, but not given"}),
         ({"image": {"mean": 0.5}}, {"image.mean": "expected a list; found 0.5"}),

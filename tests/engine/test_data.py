@@ -362,3 +362,10 @@ def test_double_precision_reaches_the_device_as_single():
     batch = split.collate([split[(0, 0)]])
     assert batch.targets["a"]["boxes"][0].dtype == torch.float64
     assert batch.to(torch.device("cpu")).targets["a"]["boxes"][0].dtype == torch.float32
+
+
+def test_fingerprint_of_a_file_name_that_is_not_utf8():
+    data, other = TinyData(1), TinyData(1)
+    data.sample_id = lambda index: "x\udcff.jpg"
+    other.sample_id = lambda index: "x\udcfe.jpg"
+    assert fingerprint(data) != fingerprint(other)

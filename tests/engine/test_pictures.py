@@ -122,6 +122,14 @@ def test_an_overlay_of_many_classes_shows_them_all():
     assert {tuple(colour) for colour in palette(255).tolist()} <= shown
 
 
+def test_names_in_the_legend_of_a_narrow_picture():
+    mask = np.zeros((600, 20), np.uint8)
+    named, unnamed = (overlay(grey(600, 20), mask, (name,)) for name in ("cat", ""))
+    np.testing.assert_array_equal(named[:600], unnamed[:600])
+    assert (named[600:] != unnamed[600:]).any()
+    assert (named[:600, 20:] == 255).all()
+
+
 def test_an_overlay_of_nothing_is_the_image():
     image = grey(600, 800)
     np.testing.assert_array_equal(overlay(image, np.full((600, 800), IGNORE, np.uint8), ()), image)
@@ -146,6 +154,13 @@ def test_beside_holds_both_pictures_unchanged_under_titles():
         beside({})
 
 
+def test_titles_of_narrow_pictures_are_whole():
+    wide = beside({"prediction": grey(600, 400)})
+    narrow = beside({"prediction": grey(600, 20)})
+    top = narrow.shape[0] - 600
+    assert (narrow[:top] < 128).sum() == (wide[:top] < 128).sum()
+
+
 def test_names_beyond_ascii_are_written_where_a_font_has_them(monkeypatch):
     boxes, labels = np.array([[300, 300, 400, 400]]), np.array([0])
     drawn = draw_boxes(grey(600, 800), boxes, labels, ["größe"])
@@ -155,3 +170,12 @@ def test_names_beyond_ascii_are_written_where_a_font_has_them(monkeypatch):
     pictures._font.cache_clear()
     assert draw_boxes(grey(600, 800), boxes, labels, ["größe"]).shape == (600, 800, 3)
     pictures._font.cache_clear()
+
+
+def test_of_the_fonts_the_one_that_lacks_least_is_taken():
+    written, other = (
+        draw_boxes(grey(600, 800), np.array([[300, 300, 400, 400]]), np.array([0]), [f"größe \U0010fffd{name}"])
+        for name in ("ö", "ü")
+    )
+    if pictures._font(14, frozenset("ö")).getname()[0] != pictures._font(14, frozenset("o")).getname()[0]:
+        assert (written != other).any()

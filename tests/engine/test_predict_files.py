@@ -54,6 +54,14 @@ def test_rows_are_returned_for_printing_and_nothing_is_written(tmp_path, files):
     assert below(tmp_path) == before
 
 
+def test_a_file_name_that_is_not_utf8_can_be_written(tmp_path, files):
+    odd = files[0].with_name("x\udcff.png")
+    files[0].rename(odd)
+    for name in ("rows.csv", "rows.json"):
+        write({"masks": Masks()}, [odd], tmp_path / name, BOTH)
+        assert "x\\udcff.png" in (tmp_path / name).read_text(encoding="utf-8")
+
+
 def test_a_joint_run_prefixes_its_columns(tmp_path, files):
     tasks = {"boxes": Boxes(), "masks": Masks()}
     written = write(tasks, files, tmp_path / "out.csv", BOTH, joint=True)

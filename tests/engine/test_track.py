@@ -14,7 +14,7 @@ from ftengine.model import summarise
 from ftengine.optim import build_optimizer
 from ftengine.optimizers import OPTIMIZERS
 from ftengine.plugin import RunInfo
-from ftengine.track import Tracker, show_results
+from ftengine.track import Tracker, make_console, show_results
 
 OBSERVER = """
 seen = []
@@ -138,3 +138,24 @@ def test_results_have_a_row_a_metric_and_a_column_a_split():
         if line.startswith("│")
     }
     assert rows == {"a": ["0.5", "0.25"], "b": ["1", "nan"]}
+
+
+@pytest.mark.parametrize("name", ["map/[red]apple", "map/[/b]", "map/:car:", "map/back\\"])
+def test_names_of_classes_are_shown_as_they_are(name, capsys):
+    show_results(make_console(), {"val": {name: 0.5}}, "best")
+    assert f"│ {name} │" in capsys.readouterr().out
+
+
+def test_a_warning_may_have_brackets(tracker):
+    made = tracker()
+    made.warn("cannot write [/x]/[red].png")
+    assert made.output.getvalue() == "warning: cannot write [/x]/[red].png\n"
+
+
+def test_what_the_output_cannot_show_is_shown_by_its_number(monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="utf-8"))
+    console = make_console()
+    console.print("x\udcff.jpg")
+    sys.stdout.flush()
+    assert raw.getvalue() == b"x\\udcff.jpg\n"

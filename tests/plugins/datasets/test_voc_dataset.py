@@ -142,7 +142,8 @@ def test_a_split_has_the_classes_that_occur_in_it(data):
     data.list("val", "c.d\n")
     assert data.load("val", val="val").names == {"boxes": ("cat",)}
     data.list("val", "a\n")
-    data.fails("none of its images has an object", train="val")
+    data.fails("none of its images has an object; if that is meant, `classes` must name", train="val")
+    assert len(data.load("val", val="val", classes=["cat"])) == 1
 
 
 def test_boxes_without_area_are_dropped_and_counted(data):
@@ -197,6 +198,8 @@ def test_an_annotation_whose_image_is_missing(data):
     data.fails(r"1 problem:\n  b\.xml: its image is missing: .*JPEGImages has no b\.jpg \(or of another format\)$")
     data.xml("b", document(thing("dog", [1, 1, 9, 9]), filename="x.jpg"))
     data.fails(r"another format\) nor x\.jpg, which it names$")
+    data.xml("b", document(thing("dog", [1, 1, 9, 9]), filename="b.jpg"))
+    data.fails(r"another format\)$")
 
 
 def test_images_that_cannot_be_read(data):

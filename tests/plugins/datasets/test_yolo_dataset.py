@@ -205,7 +205,7 @@ def test_boxes_beyond_the_image_are_cut_off_and_counted(data):
         ("1 0.5 0.5 0.2 0.4 0.9", "has 6 numbers"),
         ("2 0.5 0.5 0.2 0.4", r"class 2 is not in `names` \(0, 1\)"),
         ("0.5 0.5 0.5 0.2 0.4", "class 0.5 is not in `names`"),
-        ("bee 0.5 0.5 0.2 0.4", "'bee'"),
+        ("bee 0.5 0.5 0.2 0.4", "'bee' is not a number"),
     ],
 )
 def test_lines_that_nobody_can_repair_are_named(data, line, message):
