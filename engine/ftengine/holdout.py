@@ -39,9 +39,6 @@ class Subset(Dataset):
     def size(self, index: int) -> tuple[int, int] | None:
         return self.data.size(int(self.indices[index]))
 
-    def image_id(self, index: int) -> int:
-        return self.data.image_id(int(self.indices[index]))
-
 
 def hold_out(
     data: Dataset, fraction: float, seed: int, strata: np.ndarray | None, what: str

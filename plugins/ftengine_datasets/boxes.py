@@ -45,8 +45,7 @@ class Boxes:
 class BoxDataset(Dataset):
     """Images with boxes. `files`: their paths below `folder`; `sizes`: int64 [N, 2], (height, width) of each.
 
-    `boxes` must be inside their images and have an area, as `mend` returns them. `numbers` are the ids of the images
-    in result files, if they have some other than their places.
+    `boxes` must be inside their images and have an area, as `mend` returns them.
     """
 
     def __init__(
@@ -58,7 +57,6 @@ class BoxDataset(Dataset):
         classes: tuple[str, ...],
         *,
         ids: tuple[int, ...] | None = None,
-        numbers: np.ndarray | None = None,
         notes: Sequence[str] = (),
     ) -> None:
         self.names = {"boxes": classes}
@@ -69,7 +67,6 @@ class BoxDataset(Dataset):
         self._sizes = sizes
         self._boxes = boxes.take(np.argsort(boxes.image, kind="stable"))
         self._first = np.searchsorted(self._boxes.image, np.arange(len(files) + 1))
-        self._numbers = numbers
 
     def __len__(self) -> int:
         return len(self._files)
@@ -94,9 +91,6 @@ class BoxDataset(Dataset):
     def size(self, index: int) -> tuple[int, int]:
         height, width = self._sizes[index]
         return int(height), int(width)
-
-    def image_id(self, index: int) -> int:
-        return index if self._numbers is None else int(self._numbers[index])
 
 
 def real_sizes(

@@ -55,7 +55,6 @@ def coco(options: CocoOptions, context: DatasetContext) -> BoxDataset:
         boxes,
         classes.names,
         ids=classes.ids,
-        numbers=images.ids,
         notes=report.notes,
     )
 

@@ -7,6 +7,7 @@ pixel the value or the colour of its class. Values are those in the file: of a p
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -89,12 +90,14 @@ class MaskDataset(Dataset):
         self._masks = masks
         self._sizes = sizes
         self._map = ValueMap(values, options.ignored)
+        self._checksums: dict[int, int] = {}  # of the masks that have been checked
 
     def __len__(self) -> int:
         return len(self._images)
 
     def target(self, index: int) -> dict[str, Any]:
-        return {}
+        """A checksum of the mask, where it has been checked, by which a resumed run sees that it has changed."""
+        return {"mask_checksum": self._checksums[index]} if index in self._checksums else {}
 
     def image(self, index: int) -> np.ndarray:
         return read_image(self._folder / self._images[index])
@@ -122,6 +125,7 @@ class MaskDataset(Dataset):
             mask = self.mask(index)
         except DataError as error:
             return str(error)
+        self._checksums[index] = zlib.crc32(mask.tobytes())
         size = self.size(index)
         if size is None or size in ((0, 0), mask.shape):
             return None

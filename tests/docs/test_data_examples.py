@@ -58,7 +58,7 @@ def test_the_coco_file(files, tmp_path):
     data = split_of("coco", "train", files("coco", "train/0001.png"), tmp_path)
     assert data.names["boxes"] == ("cell",)
     assert data.ids["boxes"] == (3,)
-    assert (data.image_id(0), data.target(0)["boxes"].tolist(), data.notes) == (7, BOX, ())
+    assert (data.target(0)["boxes"].tolist(), data.notes) == (BOX, ())
 
 
 def test_the_voc_file(files, tmp_path):

@@ -72,10 +72,6 @@ class Dataset(ABC):
         """(height, width) of image `index`, if that is known without decoding it: batches are made of like shapes."""
         return None
 
-    def image_id(self, index: int) -> int:
-        """The number that result files know image `index` by: COCO's image id, or else its place."""
-        return index
-
     def __getitem__(self, index: int) -> Sample:
         """Image and whole target, with the mask where there is one."""
         target = dict(self.target(index))

@@ -55,13 +55,21 @@ def test_masks_hold_class_indices(root):
     assert data.names == {"mask": ("sky", "road", "car")}
     assert data.ids == {"mask": (0, 1, 2)}
     assert data.notes == ()
-    assert data.target(0) == {}
+    assert data.target(0).keys() == {"mask_checksum"}
     mask = data.mask(0)
     assert mask.dtype == np.uint8
     np.testing.assert_array_equal(mask, [[0, 1, 2], [2, IGNORE, 1]])
     sample = data[1]
     assert sample.image.shape == (2, 2, 3)
     np.testing.assert_array_equal(sample.target["mask"], B)
+
+
+def test_a_checked_mask_that_changes_changes_its_target(root):
+    before = [load(root).target(i) for i in range(2)]
+    save(root / "train/masks/deep/b.png", 1 - B)
+    after = [load(root).target(i) for i in range(2)]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, False]
+    assert load(root, verify=False).target(0) == {}
 
 
 def test_each_split_reads_its_own_folder(root):

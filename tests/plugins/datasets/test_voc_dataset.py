@@ -70,7 +70,6 @@ def test_boxes_lose_one_at_their_upper_left(data):
     loaded = data.load()
     assert len(loaded) == 3
     assert [loaded.sample_id(i) for i in range(3)] == ["JPEGImages/b.jpg", "JPEGImages/a.png", "JPEGImages/c.d.png"]
-    assert [loaded.image_id(i) for i in range(3)] == [0, 1, 2]
     assert [loaded.size(i) for i in range(3)] == [(30, 40), (30, 40), (12, 16)]
     assert loaded.names == {"boxes": ("cat", "dog")}
     assert loaded.ids == {}
