@@ -91,6 +91,7 @@ class MaskDataset(Dataset):
         self._sizes = sizes
         self._map = ValueMap(values, options.ignored)
         self._checksums: dict[int, int] = {}  # of the masks that have been checked
+        self.seen_class = False  # in any of them
 
     def __len__(self) -> int:
         return len(self._images)
@@ -126,6 +127,8 @@ class MaskDataset(Dataset):
         except DataError as error:
             return str(error)
         self._checksums[index] = zlib.crc32(mask.tobytes())
+        if (mask != IGNORE).any():
+            self.seen_class = True
         size = self.size(index)
         if size is None or size in ((0, 0), mask.shape):
             return None
@@ -162,6 +165,8 @@ def masks(options: MaskOptions, context: DatasetContext) -> MaskDataset:
                 if problem is not None:
                     report.problem(problem)
         report.check()
+        if not data.seen_class:
+            raise DataError(f"{context.split}: {mask_folder}: no pixel of any mask has a class; all are ignored")
     return data
 
 

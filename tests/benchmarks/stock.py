@@ -96,7 +96,7 @@ class Plain:
             loss.backward()
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
-            losses.append(float(loss))
+            losses.append(float(loss.detach()))
             self.step += 1
         return losses
 

@@ -64,6 +64,12 @@ def test_masks_hold_class_indices(root):
     np.testing.assert_array_equal(sample.target["mask"], B)
 
 
+def test_masks_that_are_ignored_as_a_whole(root):
+    for name, values in (("a", A), ("deep/b", B)):
+        save(root / f"train/masks/{name}.png", np.full_like(values, 11))
+    fails(root, "train: .*masks: no pixel of any mask has a class; all are ignored")
+
+
 def test_a_checked_mask_that_changes_changes_its_target(root):
     before = [load(root).target(i) for i in range(2)]
     save(root / "train/masks/deep/b.png", 1 - B)
