@@ -39,7 +39,8 @@ class Detection(Task):
         names = _names(data, self.field, "train")
         presence = self._boxes_by_class(data, len(names), "train")
         if not presence.any():
-            raise DataError(f"train: {self.field}: none of {len(data)} images has a box that is no crowd; there is nothing to learn")
+            least = "a box that is no crowd"
+            raise DataError(f"train: {self.field}: none of {len(data)} images has {least}; there is nothing to learn")
         ids = data.ids.get(self.field)
         self.labels = LabelMap(names, None if ids is None else tuple(int(number) for number in ids))
         self.counts = presence.sum(axis=0)

@@ -88,8 +88,11 @@ def quality(arguments: argparse.Namespace) -> None:
         run = prepare(config(arguments, seed, arguments.precision))
         other = plain(arguments, run, run.precision.name == "bf16")
         (metrics,) = run.metrics.values()
-        fit(run)
-        _show(f"ftengine seed {seed}", run.best.values)
+        if arguments.only != "stock":
+            fit(run)
+            _show(f"ftengine seed {seed}", run.best.values)
+        if arguments.only == "ftengine":
+            continue
         (stream,) = run.streams.values()
         torch.manual_seed(seed)
         other.train(feed(run, 0, run.steps))
@@ -175,6 +178,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--only", choices=["ftengine", "stock"], help="quality: of one of the two")
     parser.add_argument("--turn", type=int, default=3, help="steps in a turn")
     parser.add_argument("--turns", type=int, default=9)
     arguments = parser.parse_args()

@@ -137,7 +137,7 @@ class PlainDetector(Plain):
         return [
             {
                 "boxes": frame.to_original(one["boxes"].float()).cpu(),
-                "scores": one["scores"].cpu(),
+                "scores": one["scores"].float().cpu(),
                 "labels": one["labels"].cpu() - 1,
             }
             for one, frame in zip(found, batch.frames, strict=True)

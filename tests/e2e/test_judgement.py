@@ -22,6 +22,7 @@ def training():
         epoch_loss=(0.0, 0),
         tracker=silent,
     )
+    made._headline = dict
     made._gain = lambda *values: Training._gain(made, *values)
     return made
 
