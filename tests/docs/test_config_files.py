@@ -36,6 +36,7 @@ def test_a_config_has_no_mistakes(file, cli):
         ("detection/digits.yaml", {"map_50": 0.5}),
         ("segmentation/digits.yaml", {"mean_iou": 0.6}),
         ("regression/digits.yaml", {"r2": 0.8}),
+        ("joint/digits.yaml", {"find/map_50": 0.5, "outline/mean_iou": 0.6}),
         ("joint/digits_label_and_ink.yaml", {"digit/accuracy": 0.95, "ink/r2": 0.8}),
     ],
 )
