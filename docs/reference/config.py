@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 import ftengine.config
 import ftengine.config_refs
+import ftengine.config_train
 from ftengine.cli_options import option_rows
 from ftengine.config import BackboneRef, DataRef, HeadRef, Losses, Ref, Section
 from ftengine.host import Host
@@ -39,7 +40,8 @@ EQUAL_PARTS = re.compile(r"\[(?P<one>[^\[\]]+?)(?:, (?P=one))+\]")
 
 def sections() -> dict[str, type[Section]]:
     """Every part of the config that has a fixed set of keys, by its class's name."""
-    models = [*vars(ftengine.config).values(), *vars(ftengine.config_refs).values()]
+    modules = (ftengine.config, ftengine.config_refs, ftengine.config_train)
+    models = [model for module in modules for model in vars(module).values()]
     return {
         model.__name__: model
         for model in models

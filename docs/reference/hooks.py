@@ -18,6 +18,8 @@ CONTRACTS = {
     "loss": (protocols.LossContext, protocols.Loss),
     "metric": (protocols.MetricContext, protocols.Metric),
     "freeze": (protocols.FreezeContext, protocols.FreezePolicy),
+    "regularizer": (protocols.RegularizerContext, protocols.Regularizer),
+    "adapter": (protocols.AdapterContext, protocols.Adapter),
     "dataset": (protocols.DatasetContext, protocols.Dataset),
 }
 """For each kind of component: what its factory is given beside the options, and what it returns."""

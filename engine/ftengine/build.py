@@ -13,7 +13,7 @@ from ftengine import seeding
 from ftengine.augment import build as build_augmentation
 from ftengine.data import Split, Stream
 from ftengine.errors import ConfigError, DataError, FtengineError, Problem, name_list
-from ftengine.freeze import stage_parameters
+from ftengine.freeze import freeze_context
 from ftengine.geometry import padded
 from ftengine.holdout import fingerprint, hold_out
 from ftengine.host import load_factory
@@ -21,11 +21,12 @@ from ftengine.model import Model
 from ftengine.plan import Part, Plan
 from ftengine.plugin import DatasetOptions
 from ftengine.protocols import (
+    Adapter,
+    AdapterContext,
     Backbone,
     BackboneContext,
     Dataset,
     DatasetContext,
-    FreezeContext,
     FreezePolicy,
     Head,
     HeadContext,
@@ -182,11 +183,15 @@ class Built:
     model: Model
     metrics: dict[str, list[Metric]]
     freeze: FreezePolicy
+    adapter: Adapter | None
     coverage: Coverage | None
 
 
 def make_model(plan: Plan, tasks: Mapping[str, Task], *, pretrained: bool = True) -> Built:
-    """Backbone, heads, losses, metrics and freeze policy; `pretrained`: load the weights that the config names."""
+    """Backbone with its adapter, heads, losses, metrics and freeze policy.
+
+    `pretrained`: load the weights that the config names.
+    """
     seeding.seed_init(plan.config.train.seed)
     backbone = make_backbone(plan)
     image = plan.config.image
@@ -209,7 +214,6 @@ def make_model(plan: Plan, tasks: Mapping[str, Task], *, pretrained: bool = True
         if plan.monitor.task is None and not heads[name].loss_in_eval:
             message = f"the head {task.head.component.name} has no loss in evaluation; choose a metric"
             raise ConfigError([plan.document.problem(("train", "monitor"), message)])
-    freeze = make(plan.freeze, FreezeContext(stage_parameters(backbone)), FreezePolicy)  # type: ignore[type-abstract]
     coverage = load_weights(backbone, plan.weights) if pretrained else None
     for name, task in plan.tasks.items():
         if pretrained and task.head_weights is not None:
@@ -217,10 +221,15 @@ def make_model(plan: Plan, tasks: Mapping[str, Task], *, pretrained: bool = True
     if image.fit in ("shorter", "none"):
         size = padded(size)
     single = probe(backbone, size, plan.backbone.component.name)
+    adapter = None
+    if plan.adapter is not None:
+        adapter = make(plan.adapter, AdapterContext(torch.zeros(1, 3, *size)), Adapter)  # type: ignore[type-abstract]
+        adapter.apply(backbone)
     model = Model(backbone, heads, losses, image.mean or backbone.mean, image.std or backbone.std)
+    freeze = make(plan.freeze, freeze_context(model, plan.config.train.epochs), FreezePolicy)  # type: ignore[type-abstract]
     model.single_position_norms = single
     model.sliding = None if image.window is None else Sliding(image.window, image.window_overlap)
-    return Built(model, metrics, freeze, coverage)
+    return Built(model, metrics, freeze, adapter, coverage)
 
 
 @torch.no_grad()

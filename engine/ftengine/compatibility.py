@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ftengine.config import ImageConfig
-from ftengine.document import KeyPath
-from ftengine.errors import name_list, unknown
+from ftengine.config import ImageConfig, MixConfig
+from ftengine.config_refs import Weights
+from ftengine.document import Document, KeyPath
+from ftengine.errors import FtengineError, name_list, unknown
 from ftengine.host import Host
 from ftengine.plan import Monitor, Part, TaskPlan
 from ftengine.plugin import (
@@ -20,6 +21,7 @@ from ftengine.plugin import (
     TaskSpec,
 )
 from ftengine.vocabulary import FITS, SPATIAL_FIELDS
+from ftengine.weight_source import WeightSource, weight_source
 
 Report = Callable[[KeyPath, str], None]
 """Takes a place in the config and what is wrong there."""
@@ -124,6 +126,49 @@ def check_windows(window: object, tasks: Sequence[TaskPlan], report: Report) -> 
         if window is not None and not task.head.spec.windows:
             name = task.head.component.name
             report(("image", "window"), f"the head {name} of {task.name} cannot put windows of an image together")
+
+
+def pick_weights(
+    backbone: Part | None,
+    weights: Weights,
+    tasks: Mapping[str, TaskPlan],
+    document: Document,
+    report: Report,
+    *,
+    trained: bool,
+) -> WeightSource | None:
+    """Where the backbone's weights come from: none of its own where a head brings them. `trained`: see `resolve`."""
+    if backbone is None:
+        return None
+    bringing = [task for task in tasks.values() if task.head_weights is not None]
+    if len(bringing) > 1:
+        names = name_list([task.name for task in bringing])
+        report(bringing[1].head.path, f"the heads of {names} each bring weights of the one backbone")
+    if bringing:
+        if weights.source != "none" and ("backbone", "weights") in document.origins:
+            message = f"leave it out: the head's weights, {bringing[0].head_weights}, are the backbone's as well"
+            report(("backbone", "weights"), message)
+        return WeightSource("none")
+    spec: BackboneSpec = backbone.spec
+    try:
+        return weight_source(weights, spec, backbone.component.name, present=not trained)
+    except FtengineError as error:
+        report(document.name_path(("backbone", "weights"), "source"), str(error))
+        return None
+
+
+def check_mix(mix: MixConfig | None, tasks: Sequence[TaskPlan], report: Report) -> None:
+    """Mixed images need tasks whose targets, and losses, can be mixed with them."""
+    if mix is None:
+        return
+    for task in tasks:
+        if task.field not in task.task.spec.soft:
+            kind = task.task.component.name
+            report(("mix",), f"the targets of {task.name} ({kind}, `{task.field}`) cannot be mixed between images")
+            continue
+        for loss, _ in task.losses:
+            if not loss.spec.soft:
+                report(("mix",), f"the loss {loss.component.name} of {task.name} does not take mixed labels")
 
 
 def pick_monitor(wanted: str | None, tasks: Mapping[str, TaskPlan], joint: bool, report: Report) -> Monitor:

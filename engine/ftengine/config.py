@@ -14,7 +14,19 @@ from pydantic import (
     model_validator,
 )
 
-from ftengine.config_refs import BackboneRef, DataRef, HeadRef, Losses, Ref, Section
+from ftengine.config_refs import (
+    BackboneRef,
+    DataRef,
+    FreezeRef,
+    HeadRef,
+    Losses,
+    OptimizerRef,
+    Ref,
+    Refs,
+    ScheduleRef,
+    Section,
+)
+from ftengine.config_train import TrainConfig
 from ftengine.document import Document
 from ftengine.errors import Problem
 from ftengine.validation import validation_problems
@@ -80,71 +92,26 @@ class TaskConfig(Section):
     weight: float = Field(1.0, gt=0, description="Factor of this task's loss in the sum.")
 
 
-class EmaConfig(Section):
-    """An exponential moving average of the weights, used for evaluation and saved as the model."""
+class MixConfig(Section):
+    """Mix each training image with another of its batch, and their labels in the same proportion.
 
-    shorthand = ({"type": "number"}, {"const": True})
-    forms = "true, a decay below 1, a mapping, or null"
+    With both kinds, each batch gets one of them, chosen by equal chance.
+    """
 
-    decay: float = Field(0.999, gt=0, lt=1, description="Weight of the average at each step.")
-    warmup: bool = Field(True, description="Use min(decay, (1 + n) / (10 + n)) at the n-th step.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_decay(cls, value: Any) -> Any:
-        return {"decay": value} if isinstance(value, float) else {} if value is True else value
-
-
-class EarlyStopping(Section):
-    """Stop when the monitored value has not improved for a while."""
-
-    shorthand = ({"type": "integer", "minimum": 1},)
-    forms = "a patience in evaluations, a mapping with `patience`, or null"
-
-    patience: int = Field(ge=1, description="Evaluations without an improvement before the run stops.")
-    min_delta: float = Field(0.0, ge=0, description="Smallest change that counts as an improvement.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_patience(cls, value: Any) -> Any:
-        return {"patience": value} if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-class TrainConfig(Section):
-    """How long, how large, how precise."""
-
-    epochs: int = Field(10, ge=1, description="Passes over the training data.")
-    batch_size: int = Field(32, ge=1, description="Samples in each optimizer step.")
-    accumulate: int = Field(1, ge=1, description="Parts that each batch is computed in; divides batch_size.")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="Of forward and backward; auto: bf16 where the device computes in it, else fp16 or fp32."
+    mixup: float | None = Field(
+        None, gt=0, description="Blend two images by a share from Beta(mixup, mixup) (Zhang et al. 2018); 0.2 is usual."
     )
-    channels_last: Literal["auto"] | bool = Field(
-        "auto", description="Memory format; auto: for convolutional backbones."
+    cutmix: float | None = Field(
+        None,
+        gt=0,
+        description="Paste a box of another image, of an area from Beta(cutmix, cutmix) (Yun et al. 2019); 1 is usual.",
     )
-    compile: bool = Field(False, description="Compile the backbone with torch.compile.")
-    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto | cpu | cuda | cuda:N | mps")
-    workers: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
-        "auto", description="Processes that load data; auto: none on a CPU, up to 8 with a GPU."
-    )
-    seed: int = Field(0, ge=0, lt=2**32, description="All randomness of the run follows from it.")
-    clip_norm: float | None = Field(None, gt=0, description="Largest norm of the gradient of all parameters.")
-    ema: EmaConfig | None = Field(None, description="Average the weights; true, a decay, or options.")
-    early_stopping: EarlyStopping | None = Field(None, description="A patience, or options.")
-    eval_every: int = Field(1, ge=1, description="Epochs between evaluations; the last one is always evaluated.")
-    eval_batch_size: int | None = Field(None, ge=1, description="Batch size of evaluation; default: batch_size.")
-    pictures: int = Field(
-        4, ge=0, description="Images of the val split to draw at each evaluation, truth beside prediction."
-    )
-    log_every: int = Field(10, ge=1, description="Steps between logged training losses.")
-    monitor: str | None = Field(
-        None, description="What the best checkpoint is chosen by: loss, or a metric; default: the first metric."
-    )
+    p: float = Field(1.0, gt=0, le=1, description="Probability that a batch is mixed.")
 
     @model_validator(mode="after")
-    def _divides(self) -> TrainConfig:
-        if self.batch_size % self.accumulate:
-            raise ValueError(f"accumulate {self.accumulate} does not divide batch_size {self.batch_size}")
+    def _something(self) -> MixConfig:
+        if self.mixup is None and self.cutmix is None:
+            raise ValueError("takes `mixup`, `cutmix` or both, got neither")
         return self
 
 
@@ -165,11 +132,19 @@ class Config(Section):
     head: HeadRef | None = Field(None, description="Default: the task's.")
     loss: Losses | None = Field(None, description="One, or a list with weights; default: the head's, or the task's.")
     metrics: tuple[Ref, ...] | None = Field(None, description="Default: the task's.")
-    freeze: Ref = Field(Ref(name="none"), description="What does not train.")
+    strategy: str | None = Field(
+        None, description="A named way of fine-tuning, which fills in what this file leaves out of the sections below."
+    )
+    freeze: FreezeRef = Field(FreezeRef(name="none"), description="What does not train.")
+    adapter: Ref | None = Field(
+        None, description="New small parameters that train in place of the backbone's own (lora); default: none."
+    )
+    regularizers: Refs = Field((), description="Terms that keep weights or features near the start, or small.")
     image: ImageConfig = ImageConfig()
     augment: tuple[str | dict[str, Any], ...] = Field((), description="albumentations transforms by class name.")
-    optimizer: Ref = Field(Ref(name="adamw"), description="An optimizer of torch.optim.")
-    schedule: Ref = Field(Ref(name="cosine"), description="How the learning rate changes.")
+    mix: MixConfig | None = Field(None, description="Mixup and cutmix, for tasks whose labels can be mixed.")
+    optimizer: OptimizerRef = Field(OptimizerRef(), description="An optimizer of torch.optim, with rates by place.")
+    schedule: ScheduleRef = Field(ScheduleRef(), description="How the learning rate changes.")
     train: TrainConfig = TrainConfig()
     plugins: PluginsConfig = PluginsConfig()
     provenance: dict[str, Any] | None = Field(None, description="Written by a run; not read.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
@@ -74,6 +74,60 @@ class HeadRef(Ref):
     )
 
 
+class FreezeRef(Ref):
+    """A freeze policy by name, with what frozen and unfreezing parts do."""
+
+    name: str = "none"
+    frozen_norm: Literal["eval", "train"] = Field(
+        "eval",
+        description="Mode of the normalisation layers of frozen parts; train: BatchNorm goes on with each batch's "
+        "statistics and updates its running ones.",
+    )
+    warmup_epochs: float = Field(
+        0.0, ge=0, description="Epochs in which the learning rate of a part that unfreezes rises linearly."
+    )
+
+
+class LrRule(Section):
+    """Learning rate and weight decay of the parameters that a glob matches."""
+
+    params: str = Field(
+        min_length=1, description="Glob on names as <stage>.<name> or head.<name>; * also matches dots."
+    )
+    lr_mult: float | None = Field(None, ge=0, description="Factor of the optimizer's lr, instead of the place's.")
+    weight_decay: float | None = Field(None, ge=0, description="Weight decay, instead of the optimizer's.")
+
+    @model_validator(mode="after")
+    def _something(self) -> LrRule:
+        if self.lr_mult is None and self.weight_decay is None:
+            raise ValueError("takes `lr_mult`, `weight_decay` or both, got neither")
+        return self
+
+
+class OptimizerRef(Ref):
+    """An optimizer by name, with learning rates and weight decay by place."""
+
+    name: str = "adamw"
+    backbone_lr_mult: float = Field(1.0, gt=0, description="Factor of `lr` for the backbone.")
+    head_lr_mult: float = Field(1.0, gt=0, description="Factor of `lr` for the heads, and losses that learn.")
+    layer_decay: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Factor from each stage's rate to that of the stage before it, beginning below the heads.",
+    )
+    decay: Literal["all", "weights"] = Field(
+        "all", description="What weight decay acts on; weights: neither biases nor normalisation layers."
+    )
+    rules: tuple[LrRule, ...] = Field((), description="Exceptions by glob; the first that matches counts.")
+
+
+class ScheduleRef(Ref):
+    """A schedule by name."""
+
+    name: str = "cosine"
+
+
 class LossRef(Ref):
     """A loss by name, with its factor in the sum of several."""
 
@@ -86,6 +140,9 @@ def _several(value: Any) -> Any:
 
 Losses = Annotated[tuple[LossRef, ...], BeforeValidator(_several), Field(min_length=1)]
 """One loss, or a list of them."""
+
+Refs = Annotated[tuple[Ref, ...], BeforeValidator(_several)]
+"""One component, or a list of them."""
 
 
 class DataRef(BaseModel):

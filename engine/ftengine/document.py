@@ -78,6 +78,10 @@ class Document:
             here = here[key] if known else None
         return tuple(written)
 
+    def name_path(self, path: KeyPath, key: str) -> KeyPath:
+        """The path of a component's name: below `path` where it is written as a mapping."""
+        return (*path, key) if (*path, key) in self.origins else path
+
     def put(self, path: KeyPath, value: Any, origin: Origin) -> None:
         """Write `value` at `path`, replacing what was there; a component's bare name becomes a mapping first."""
         here: Any = self.data
@@ -133,6 +137,12 @@ def dotted(path: KeyPath) -> str:
     for key in path:
         text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else key
     return text
+
+
+def below(path: KeyPath, place: str) -> KeyPath:
+    """`path` and then `place`, which is like ``[0].p``."""
+    parts = place.replace("[", ".").replace("]", "").strip(".").split(".")
+    return (*path, *(int(part) if part.isdigit() else part for part in parts if part))
 
 
 def walk(value: Any, path: KeyPath) -> Iterator[KeyPath]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from ftengine.config import EmaConfig
+from ftengine.config_train import EmaConfig
 from ftengine.model import Model
 
 

@@ -6,15 +6,21 @@ from torch import nn
 
 from ftengine.errors import FtengineError, unknown
 from ftengine.model import NORMS, Model
-from ftengine.protocols import Backbone, FreezePolicy, Progress
+from ftengine.protocols import FreezeContext, FreezePolicy, Progress
 
 
-def stage_parameters(backbone: Backbone) -> dict[str, tuple[str, ...]]:
-    """Each stage's parameter names, as ``<stage>.<name within it>``."""
-    return {
-        stage: tuple(f"{stage}.{name}" for name, _ in module.named_parameters())
-        for stage, module in backbone.stages.items()
-    }
+def freeze_context(model: Model, epochs: int) -> FreezeContext:
+    """What a policy is made from."""
+    stages: dict[str, tuple[str, ...]] = {}
+    heads: dict[str, tuple[str, ...]] = {}
+    norms: set[str] = set()
+    for stage, module in model.stage_modules().items():
+        names = tuple(f"{stage}.{name}" for name, _ in module.named_parameters())
+        (stages if stage in model.backbone.stages else heads)[stage] = names
+        for inner, child in module.named_modules(prefix=stage):
+            if isinstance(child, NORMS):
+                norms |= {f"{inner}.{name}" for name, _ in child.named_parameters(recurse=False)}
+    return FreezeContext(stages, heads, frozenset(norms), epochs)
 
 
 class Freezer:
@@ -27,7 +33,7 @@ class Freezer:
     def __init__(self, model: Model, policy: FreezePolicy) -> None:
         self.model = model
         self.policy = policy
-        self.stages = stage_parameters(model.backbone)
+        self.stages = freeze_context(model, 1).stages
         self.frozen: set[str] | None = None
 
     def apply(self, progress: Progress) -> bool:

@@ -18,6 +18,9 @@ _PLURALS = {
     "loss": "losses",
     "metric": "metrics",
     "freeze": "freeze policies",
+    "regularizer": "regularizers",
+    "adapter": "adapters",
+    "strategy": "strategies",
     "dataset": "datasets",
 }
 

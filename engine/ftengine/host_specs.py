@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import PydanticUserError
 
-from ftengine.errors import name_list
+from ftengine.errors import name_list, unknown
 from ftengine.plugin import (
     SPEC_HOOKS,
     BackboneSpec,
@@ -22,8 +22,10 @@ from ftengine.plugin import (
     MetricSpec,
     Options,
     Spec,
+    StrategySpec,
     TaskSpec,
 )
+from ftengine.specs import STRATEGY_SECTIONS
 from ftengine.vocabulary import FITS
 
 __all__ = ["KINDS", "TASK_KINDS", "Component", "full_components", "spec_problems"]
@@ -43,6 +45,7 @@ _RESERVED = {
     "backbone": ("name", "weights"),
     "head": ("name", "weights"),
     "loss": ("name", "weight"),
+    "freeze": ("name", "frozen_norm", "warmup_epochs"),
     "dataset": ("name", "format"),
 }
 
@@ -90,7 +93,9 @@ def spec_problems(hook: str, specs: Iterable[Any]) -> Iterator[str]:
 def _problems(spec: Spec) -> Iterator[str]:
     if not isinstance(spec.name, str) or not _NAME.fullmatch(spec.name):
         yield "a name must be lower-case letters, digits and underscores, beginning with a letter"
-    if not isinstance(spec.factory, str) or not _FACTORY.fullmatch(spec.factory):
+    if isinstance(spec, StrategySpec):
+        yield from _strategy_problems(spec)
+    elif not isinstance(spec.factory, str) or not _FACTORY.fullmatch(spec.factory):
         yield f"factory must be a string 'module:callable', not {spec.factory!r}"
     if not isinstance(spec.summary, str) or not spec.summary.strip() or len(spec.summary.splitlines()) != 1:
         yield f"summary must be one line of text, not {spec.summary!r}"
@@ -161,6 +166,17 @@ def _schema_problem(options: type[Options]) -> str | None:
     return None
 
 
+def _strategy_problems(spec: StrategySpec) -> Iterator[str]:
+    if spec.factory or spec.options is not Options:
+        yield "a strategy is its settings: it has neither factory nor options"
+    if not isinstance(spec.settings, Mapping):
+        yield f"settings must be a mapping of sections of a config, not {spec.settings!r}"
+        return
+    for section in spec.settings:
+        if section not in STRATEGY_SECTIONS:
+            yield f"settings: {unknown('section', str(section), STRATEGY_SECTIONS)}"
+
+
 def _task_problems(spec: TaskSpec) -> Iterator[str]:
     if not isinstance(spec.image_size, int) or spec.image_size < 1:
         yield f"image_size must be a number of pixels, not {spec.image_size!r}"
@@ -225,4 +241,18 @@ def _resolved(spec: Spec, name: str, full: Callable[[str, str | None, str], str]
         if isinstance(spec, HeadSpec) and spec.loss:
             return replace(spec, task=task, loss=full("loss", task, spec.loss))
         return replace(spec, task=task)
+    if isinstance(spec, StrategySpec):
+        return replace(spec, settings={key: _full_names(key, value, full) for key, value in spec.settings.items()})
     return spec
+
+
+def _full_names(section: str, value: Any, full: Callable[[str, str | None, str], str]) -> Any:
+    """A strategy's section with the full names of the components in it."""
+    kind = {"freeze": "freeze", "adapter": "adapter", "regularizers": "regularizer"}.get(section)
+    if kind is None:
+        return value
+    if isinstance(value, str):
+        return full(kind, None, value)
+    if isinstance(value, Mapping):
+        return {**value, "name": full(kind, None, value["name"])} if "name" in value else dict(value)
+    return [_full_names(section, item, full) for item in value]

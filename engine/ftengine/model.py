@@ -202,6 +202,16 @@ class Model(nn.Module):
             seen.update(map(id, stages[name]))
         return stages
 
+    def parameter_names(self) -> dict[str, nn.Parameter]:
+        """Every parameter as `stage_parameters` counts it, by ``<stage or head>.<name within it>``."""
+        own = {name: set(map(id, parameters)) for name, parameters in self.stage_parameters().items()}
+        return {
+            f"{stage}.{name}": parameter
+            for stage, module in self.stage_modules().items()
+            for name, parameter in module.named_parameters()
+            if id(parameter) in own[stage]
+        }
+
 
 @dataclass
 class StageSummary:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftengine.config import Config
+from ftengine.config_refs import Ref
 from ftengine.document import Document, KeyPath
 from ftengine.host import Component, Host
 from ftengine.optimizers import Optimizer
@@ -73,7 +74,7 @@ class Monitor:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a run is. `streams` maps a stream's name to its dataset."""
+    """Everything that a run is. `streams` maps a stream's name to its dataset, `strategy` names what filled it in."""
 
     config: Config
     host: Host
@@ -82,11 +83,14 @@ class Plan:
     backbone: Part
     weights: WeightSource
     freeze: Part
+    adapter: Part | None
+    regularizers: tuple[Part, ...]
     optimizer: Optimizer
     schedule: Schedule
     monitor: Monitor
     document: Document
     joint: bool
+    strategy: str | None = None
 
     def resolved(self) -> dict[str, Any]:
         """Every value, as a config that gives this same run anywhere on this machine."""
@@ -106,10 +110,14 @@ class Plan:
         weights = {"source": self.weights.text, "allow": list(self.weights.allow)}
         backbone = self.backbone.data()
         data["backbone"] = {"name": backbone.pop("name"), "weights": weights, **backbone}
-        data["freeze"] = self.freeze.data()
+        data["freeze"] = _beside(config.freeze, self.freeze.data())
+        data["adapter"] = None if self.adapter is None else self.adapter.data()
+        data["regularizers"] = [part.data() for part in self.regularizers]
         data["image"] = config.image.model_dump(mode="json")
         data["augment"] = list(config.augment)
-        data["optimizer"] = {"name": self.optimizer.torch_name.lower(), **self.optimizer.model_dump(mode="json")}
+        data["mix"] = None if config.mix is None else config.mix.model_dump(mode="json")
+        optimizer = {"name": self.optimizer.torch_name.lower(), **self.optimizer.model_dump(mode="json")}
+        data["optimizer"] = _beside(config.optimizer, optimizer)
         name = next(key for key, model in SCHEDULES.items() if type(self.schedule) is model)
         data["schedule"] = {"name": name, **self.schedule.model_dump(mode="json")}
         data["train"] = config.train.model_dump(mode="json")
@@ -125,3 +133,9 @@ class Plan:
             "loss": losses[0] if len(losses) == 1 else losses,
             "metrics": [metric.data() for metric in task.metrics],
         }
+
+
+def _beside(ref: Ref, data: dict[str, Any]) -> dict[str, Any]:
+    """A component's data with what the config's section says beside its options."""
+    own = ref.model_dump(mode="json", include=set(type(ref).model_fields) - {"name"})
+    return {"name": data["name"], **own, **data}

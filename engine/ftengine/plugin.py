@@ -32,17 +32,32 @@ A config then says ``backbone: acme/tiny``. The factory is imported only when a 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import pluggy
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ftengine.vocabulary import Fit
+from ftengine.specs import (
+    AdapterSpec,
+    BackboneSpec,
+    DatasetOptions,
+    DatasetSpec,
+    Defaults,
+    FreezeSpec,
+    HeadSpec,
+    LossSpec,
+    MetricSpec,
+    Options,
+    RegularizerSpec,
+    Spec,
+    StrategySpec,
+    TaskSpec,
+)
 
 __all__ = [
     "API_VERSION",
+    "AdapterSpec",
     "BackboneSpec",
     "DatasetOptions",
     "DatasetSpec",
@@ -53,8 +68,10 @@ __all__ = [
     "LossSpec",
     "MetricSpec",
     "Options",
+    "RegularizerSpec",
     "RunInfo",
     "Spec",
+    "StrategySpec",
     "TaskSpec",
     "hookimpl",
 ]
@@ -66,158 +83,6 @@ ENTRY_POINT_GROUP = "ftengine"
 
 hookspec = pluggy.HookspecMarker("ftengine")
 hookimpl = pluggy.HookimplMarker("ftengine")
-
-
-class Options(BaseModel):
-    """Base of every component's options: unknown keys, infinities and NaN are refused, values are frozen.
-
-    Give each field a type, a default where one makes sense, and ``Field(description=...)``: listings, errors,
-    the JSON Schema and the reference are made from them.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
-
-
-class DatasetOptions(Options):
-    """Base of every dataset's options: what each data format has in common.
-
-    `train`, `val` and `test` say where a split is; a format narrows their type. With `val` (or `test`) left out,
-    the engine holds `val_fraction` (`test_fraction`) of the training split out instead.
-    """
-
-    root: Path = Field(Path("."), description="Folder that relative paths start from.")
-    train: Any = Field(None, description="Where the training split is.")
-    val: Any = Field(None, description="Where the validation split is; held out of `train` if left out.")
-    test: Any = Field(None, description="Where the test split is, if there is one.")
-    val_fraction: float = Field(
-        0.2, gt=0, lt=1, description="Part of `train` held out for validation when `val` is left out."
-    )
-    test_fraction: float = Field(
-        0.0, ge=0, lt=1, description="Part of `train` held out for testing when `test` is left out."
-    )
-    split_seed: int = Field(0, ge=0, description="Seed of the held-out split.")
-
-    @model_validator(mode="after")
-    def _leaves_something(self) -> DatasetOptions:
-        held = (self.val_fraction if self.val is None else 0) + (self.test_fraction if self.test is None else 0)
-        if held >= 1:
-            raise ValueError(f"val_fraction and test_fraction hold out {held:g} of `train`, which leaves nothing of it")
-        return self
-
-    def target_fields(self) -> frozenset[str] | None:
-        """The target fields these options provide, or None for all that the spec declares."""
-        return None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spec:
-    """What a plugin says of one component. `factory` is ``"module:callable"``, called as ``f(options, context)``.
-
-    `requires` names distributions it needs beyond its package's own; a missing one is reported when it is used.
-    """
-
-    kind: ClassVar[str] = ""
-
-    name: str
-    factory: str
-    summary: str
-    options: type[Options] = Options
-    requires: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Defaults:
-    """What a task uses where a config is silent; names are looked up within the task."""
-
-    head: str
-    loss: str
-    metrics: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskSpec(Spec):
-    """A task: what :class:`ftengine.protocols.Task` does.
-
-    `targets` maps each target field that the task can learn from (:data:`ftengine.protocols.TARGET_FIELDS`) to the
-    defaults used with it. `image_size` and `image_fit` are the defaults of ``image.size`` and ``image.fit``.
-    """
-
-    kind: ClassVar[str] = "task"
-    targets: Mapping[str, Defaults] = field(default_factory=dict)
-    image_size: int = 224
-    image_fit: Fit = "crop"
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackboneSpec(Spec):
-    """A backbone. `levels`: the stages in order, which are the feature levels it offers (``c1`` at stride 2 …).
-
-    `weights` are the names of the published weights it knows, `default_weights` the one that ``weights: default`` means
-    (None: there is none). `open_weights`: any name is accepted until a run is built, since only its library knows them.
-    """
-
-    kind: ClassVar[str] = "backbone"
-    levels: tuple[str, ...] = ("c1", "c2", "c3", "c4", "c5")
-    weights: tuple[str, ...] = ()
-    default_weights: str | None = None
-    open_weights: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeadSpec(Spec):
-    """A head of `task`. `levels` are the feature levels it must have; empty: the backbone's last one.
-
-    `loss` is used with it where a config names none; left out, the task's default is. `weights` are names of published
-    weights of head and backbone together. `windows`: it can merge its outputs for overlapping windows of an image.
-    """
-
-    kind: ClassVar[str] = "head"
-    task: str
-    levels: tuple[str, ...] = ()
-    loss: str | None = None
-    weights: tuple[str, ...] = ()
-    windows: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossSpec(Spec):
-    """A loss of `task`, for the given heads and target fields only, where they are named."""
-
-    kind: ClassVar[str] = "loss"
-    task: str
-    heads: tuple[str, ...] = ()
-    fields: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class MetricSpec(Spec):
-    """A metric of `task`. `primary` is the key of ``compute()`` that the best checkpoint is chosen by.
-
-    It may hold options' names in braces: ``top{k}_accuracy``. `others` are further keys of the same mode.
-    """
-
-    kind: ClassVar[str] = "metric"
-    task: str
-    primary: str
-    mode: Literal["max", "min"] = "max"
-    others: tuple[str, ...] = ()
-    fields: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class FreezeSpec(Spec):
-    """A freeze policy: which stages or parameters do not train, as a pure function of progress."""
-
-    kind: ClassVar[str] = "freeze"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetSpec(Spec):
-    """A data format. `fields` are the target fields it can provide; `options` derives from DatasetOptions."""
-
-    kind: ClassVar[str] = "dataset"
-    options: type[DatasetOptions] = DatasetOptions
-    fields: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -268,6 +133,21 @@ class Hooks:
         raise NotImplementedError
 
     @hookspec
+    def register_regularizers(self) -> Iterable[RegularizerSpec]:
+        """Regularizers that this plugin adds."""
+        raise NotImplementedError
+
+    @hookspec
+    def register_adapters(self) -> Iterable[AdapterSpec]:
+        """Adapters (parameter-efficient fine-tuning) that this plugin adds."""
+        raise NotImplementedError
+
+    @hookspec
+    def register_strategies(self) -> Iterable[StrategySpec]:
+        """Named strategies that this plugin adds: settings of the components above."""
+        raise NotImplementedError
+
+    @hookspec
     def register_datasets(self) -> Iterable[DatasetSpec]:
         """Data formats that this plugin adds."""
         raise NotImplementedError
@@ -296,5 +176,8 @@ SPEC_HOOKS: dict[str, type[Spec]] = {
     "register_losses": LossSpec,
     "register_metrics": MetricSpec,
     "register_freeze_policies": FreezeSpec,
+    "register_regularizers": RegularizerSpec,
+    "register_adapters": AdapterSpec,
+    "register_strategies": StrategySpec,
     "register_datasets": DatasetSpec,
 }

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from ftengine.config import TrainConfig
+from ftengine.config_train import TrainConfig
 from ftengine.errors import FtengineError
 from ftengine.model import Model
 

@@ -14,19 +14,27 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ftengine import augment
-from ftengine.compatibility import check_fit, check_windows, image_config, pick_monitor, target_field
+from ftengine.compatibility import (
+    check_fit,
+    check_mix,
+    check_windows,
+    image_config,
+    pick_monitor,
+    pick_weights,
+    target_field,
+)
 from ftengine.config import Config, TaskConfig, parse, parse_rest
-from ftengine.config_refs import DataRef, HeadRef, LossRef, Ref, Weights
-from ftengine.document import Document, KeyPath, Origin, override, read
+from ftengine.config_refs import DataRef, HeadRef, LossRef, Ref
+from ftengine.document import Document, KeyPath, Origin, below, override, read
 from ftengine.errors import ConfigError, FtengineError, Problem, name_list, nearest, unknown
 from ftengine.host import Host
 from ftengine.optimizers import OPTIMIZERS
 from ftengine.plan import Part, Plan, TaskPlan
-from ftengine.plugin import BackboneSpec, DatasetOptions
+from ftengine.plugin import DatasetOptions
 from ftengine.schedule import SCHEDULES
+from ftengine.strategy import with_strategy
 from ftengine.validation import validation_problems
 from ftengine.vocabulary import SPATIAL_FIELDS
-from ftengine.weight_source import WeightSource, weight_source
 
 
 def load(file: Path, assignments: tuple[str, ...] = (), task: str | None = None) -> Plan:
@@ -63,7 +71,11 @@ def resolve(document: Document, *, trained: bool = False) -> Plan:
         config = parse_rest(document, problems)
     if config is None:
         raise ConfigError(_ordered(problems))
-    resolver = _Resolver(document, config, Host.discover(disable=config.plugins.disable), problems, trained)
+    host = Host.discover(disable=config.plugins.disable)
+    strategy = config.strategy
+    if strategy is not None and not problems:
+        config, problems = with_strategy(document, config, host, strategy)
+    resolver = _Resolver(document, config, host, problems, trained, strategy)
     plan = resolver.plan()
     if plan is None:
         raise ConfigError(_ordered(resolver.problems))
@@ -80,7 +92,16 @@ Model = TypeVar("Model", bound=BaseModel)
 class _Resolver:
     """Collects problems while it resolves; a part that failed is None, and what depends on it is left out."""
 
-    def __init__(self, document: Document, config: Config, host: Host, problems: list[Problem], trained: bool) -> None:
+    def __init__(
+        self,
+        document: Document,
+        config: Config,
+        host: Host,
+        problems: list[Problem],
+        trained: bool,
+        strategy: str | None,
+    ) -> None:
+        self.strategy = strategy
         self.document = document
         self.config = config
         self.host = host
@@ -100,6 +121,10 @@ class _Resolver:
         else:
             backbone = self.part("backbone", config.backbone, ("backbone",))
         freeze = self.part("freeze", config.freeze, ("freeze",))
+        adapter = None if config.adapter is None else self.part("adapter", config.adapter, ("adapter",))
+        regularizers = [
+            self.part("regularizer", ref, ("regularizers", index)) for index, ref in enumerate(config.regularizers)
+        ]
         optimizer = self.named(config.optimizer, OPTIMIZERS, "optimizer")
         schedule = self.named(config.schedule, SCHEDULES, "schedule")
         streams: dict[str, Part] = {}
@@ -109,9 +134,15 @@ class _Resolver:
             fields = frozenset(task.field for task in tasks.values() if task.stream == stream) & SPATIAL_FIELDS
             found |= dict.fromkeys(augment.check(list(config.augment), fields))
         for place, message in found:
-            self.problem(_sub_path(("augment",), place), message)
+            self.problem(below(("augment",), place), message)
         if config.backbone is not None:
-            weights = self.weights(backbone, config.backbone.weights, tasks)
+            weights = pick_weights(
+                backbone, config.backbone.weights, tasks, self.document, self.problem, trained=self.trained
+            )
+        if schedule is not None:
+            for key, message in schedule.problems(config.train):
+                self.problem(("schedule", key), message)
+        check_mix(config.mix, list(tasks.values()), self.problem)
         monitor = None
         if not self.problems:
             config = config.model_copy(update={"image": image_config(config.image, list(tasks.values()), self.problem)})
@@ -133,11 +164,14 @@ class _Resolver:
             backbone=backbone,
             weights=weights,
             freeze=freeze,
+            adapter=adapter,
+            regularizers=tuple(part for part in regularizers if part),
             optimizer=optimizer,
             schedule=schedule,
             monitor=monitor,
             document=self.document,
             joint=config.tasks is not None,
+            strategy=self.strategy,
         )
 
     # --- parts -------------------------------------------------------------------------------------------------
@@ -147,7 +181,7 @@ class _Resolver:
         try:
             component = self.host.find(kind, name, task)
         except FtengineError as error:
-            self.problem(self.name_path(path, "format" if isinstance(ref, DataRef) else "name"), str(error))
+            self.problem(self.document.name_path(path, "format" if isinstance(ref, DataRef) else "name"), str(error))
             return None
         options = self.options(component.spec.options, ref, path)
         return None if options is None else Part(component, options, path)
@@ -159,38 +193,14 @@ class _Resolver:
             self.problems += validation_problems(error, model, path, self.document, also=type(ref).model_fields)
             return None
 
-    def name_path(self, path: KeyPath, key: str) -> KeyPath:
-        """The path of a component's name: below `path` where it is written as a mapping."""
-        return (*path, key) if (*path, key) in self.document.origins else path
-
     def named(self, ref: Ref, table: Mapping[str, type[Model]], what: str) -> Model | None:
         name = ref.name
         if name not in table and name.lower() in table:
             name = name.lower()
         if name not in table:
-            self.problem(self.name_path((what,), "name"), unknown(what, ref.name, table))
+            self.problem(self.document.name_path((what,), "name"), unknown(what, ref.name, table))
             return None
         return self.options(table[name], ref, (what,))
-
-    def weights(self, backbone: Part | None, weights: Weights, tasks: Mapping[str, TaskPlan]) -> WeightSource | None:
-        if backbone is None:
-            return None
-        bringing = [task for task in tasks.values() if task.head_weights is not None]
-        if len(bringing) > 1:
-            names = name_list([task.name for task in bringing])
-            self.problem(bringing[1].head.path, f"the heads of {names} each bring weights of the one backbone")
-        if bringing:
-            if weights.source != "none" and ("backbone", "weights") in self.document.origins:
-                message = f"leave it out: the head's weights, {bringing[0].head_weights}, are the backbone's as well"
-                self.problem(("backbone", "weights"), message)
-            return WeightSource("none")
-        spec: BackboneSpec = backbone.spec
-        try:
-            name = backbone.component.name
-            return weight_source(weights, spec, name, present=not self.trained)
-        except FtengineError as error:
-            self.problem(self.name_path(("backbone", "weights"), "source"), str(error))
-            return None
 
     # --- tasks -------------------------------------------------------------------------------------------------
 
@@ -282,9 +292,3 @@ class _Resolver:
                 return other, known
         streams[name] = part
         return name, part
-
-
-def _sub_path(path: KeyPath, place: str) -> KeyPath:
-    """`place` is like ``[0].p``."""
-    parts = place.replace("[", ".").replace("]", "").strip(".").split(".")
-    return (*path, *(int(part) if part.isdigit() else part for part in parts if part))

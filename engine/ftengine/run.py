@@ -20,7 +20,7 @@ from rich.markup import escape
 from ftengine.build import make_model, make_streams, make_tasks
 from ftengine.checkpoint import Store, best_or_last, load_model
 from ftengine.claim import claim
-from ftengine.config import TrainConfig
+from ftengine.config_train import TrainConfig
 from ftengine.data import LoaderSettings
 from ftengine.ema import Ema
 from ftengine.errors import TrainingError

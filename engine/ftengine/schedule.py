@@ -7,10 +7,12 @@ factor first rises linearly from `warmup_start` to 1, and the schedule proper ru
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import ClassVar
 
 from pydantic import Field
 
+from ftengine.config_train import TrainConfig
 from ftengine.plugin import Options
 
 
@@ -27,6 +29,11 @@ class Schedule(Options):
         if step < warmup:
             return self.warmup_start + (1 - self.warmup_start) * step / warmup
         return self.shape(step - warmup, max(1, steps - warmup), steps_per_epoch)
+
+    def problems(self, train: TrainConfig) -> Iterator[tuple[str, str]]:
+        """What cannot be meant for a run of this length: an option, and a sentence."""
+        if self.warmup_epochs >= train.epochs:
+            yield "warmup_epochs", f"a warm-up of {self.warmup_epochs:g} epochs in a run of {train.epochs}"
 
     def shape(self, step: int, steps: int, steps_per_epoch: int) -> float:
         """The factor after the warm-up, with `step` and `steps` counted from its end."""

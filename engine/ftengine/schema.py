@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from ftengine import augment
 from ftengine.config import Config
-from ftengine.config_refs import HeadRef, LossRef, Weights
+from ftengine.config_refs import FreezeRef, HeadRef, LossRef, OptimizerRef, Weights
 from ftengine.host import Host
 from ftengine.optimizers import OPTIMIZERS
 from ftengine.schedule import SCHEDULES
@@ -22,13 +22,17 @@ def config_schema(host: Host) -> Schema:
     schema = Config.model_json_schema()
     definitions: Schema = schema["$defs"]
     weights = Weights.model_json_schema()
-    parts: Schema = {kind: _components(host, kind, definitions) for kind in ("task", "metric", "freeze", "dataset")}
-    for kind, beside in (("head", HeadRef), ("loss", LossRef)):
-        own = {key: rule for key, rule in beside.model_json_schema()["properties"].items() if key != "name"}
-        parts[kind] = _components(host, kind, definitions, extra=own)
+    parts: Schema = {
+        kind: _components(host, kind, definitions) for kind in ("task", "metric", "adapter", "regularizer", "dataset")
+    }
+    for kind, beside in (("head", HeadRef), ("loss", LossRef), ("freeze", FreezeRef)):
+        parts[kind] = _components(host, kind, definitions, extra=_own(beside, definitions))
+    parts["strategy"] = {"enum": host.names("strategy")}
+    several = {"$ref": "#/$defs/regularizer"}
+    parts["regularizers"] = {"anyOf": [several, {"type": "array", "items": several}]}
     parts["losses"] = {"anyOf": [{"$ref": "#/$defs/loss"}, {"type": "array", "items": {"$ref": "#/$defs/loss"}}]}
     parts["backbone"] = _components(host, "backbone", definitions, extra={"weights": weights})
-    parts["optimizer"] = _named(OPTIMIZERS, "optimizer", definitions)
+    parts["optimizer"] = _named(OPTIMIZERS, "optimizer", definitions, _own(OptimizerRef, definitions))
     parts["schedule"] = _named(SCHEDULES, "schedule", definitions)
     parts["metrics"] = {"type": "array", "items": {"$ref": "#/$defs/metric"}}
     transforms = augment.schema()
@@ -43,8 +47,8 @@ def config_schema(host: Host) -> Schema:
             if name in parts:
                 description = properties[key].get("description")
                 properties[key] = {"$ref": f"#/$defs/{name}"} | ({"description": description} if description else {})
-    for unused in ("Ref", "BackboneRef", "DataRef", "HeadRef", "LossRef", "Weights"):
-        definitions.pop(unused, None)
+    for unused in [name for name in definitions if name.endswith("Ref") or name == "Weights"]:
+        definitions.pop(unused)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "ftengine config",
@@ -64,19 +68,32 @@ def _components(host: Host, kind: str, definitions: Schema, extra: Mapping[str, 
             mappings.append(
                 _mapping(key, component.name, component.spec.summary, component.spec.options, scope, definitions, extra)
             )
-    return _either(key, mappings)
+    return _either(key, mappings, optional=kind == "freeze")
 
 
-def _named(table: Mapping[str, type[BaseModel]], kind: str, definitions: Schema) -> Schema:
+def _own(ref: type[BaseModel], definitions: Schema) -> dict[str, Schema]:
+    """What a section takes beside a component's name and options; definitions of inner models move to the root."""
+    schema = ref.model_json_schema(ref_template="#/$defs/{model}")
+    definitions |= schema.pop("$defs", {})
+    return {key: rule for key, rule in schema["properties"].items() if key != "name"}
+
+
+def _named(
+    table: Mapping[str, type[BaseModel]], kind: str, definitions: Schema, extra: Mapping[str, Schema] | None = None
+) -> Schema:
     mappings = [
-        _mapping("name", name, (model.__doc__ or "").split("\n")[0], model, f"{kind}.{name}", definitions)
+        _mapping("name", name, (model.__doc__ or "").split("\n")[0], model, f"{kind}.{name}", definitions, extra)
         for name, model in table.items()
     ]
-    return _either("name", mappings)
+    return _either("name", mappings, optional=True)
 
 
-def _either(key: str, mappings: list[Schema]) -> Schema:
+def _either(key: str, mappings: list[Schema], *, optional: bool = False) -> Schema:
+    """One of `mappings`, or its name alone; `optional`: the name may be left out, where there is a default for it."""
     names = sorted({mapping["properties"][key]["const"] for mapping in mappings})
+    for mapping in mappings:
+        if optional:
+            mapping["required"].remove(key)
     return {"anyOf": [{"enum": names}, *mappings]}
 
 

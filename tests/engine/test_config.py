@@ -2,7 +2,8 @@
 
 import pytest
 
-from ftengine.config import BackboneRef, Config, DataRef, EarlyStopping, EmaConfig, ImageConfig, Ref, TrainConfig, parse
+from ftengine.config import BackboneRef, Config, DataRef, ImageConfig, Ref, parse
+from ftengine.config_train import EarlyStopping, EmaConfig, TrainConfig
 from ftengine.document import Document, Origin, walk
 
 

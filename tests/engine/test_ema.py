@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import Policy, make_model
 
-from ftengine.config import EmaConfig
+from ftengine.config_train import EmaConfig
 from ftengine.ema import Ema
 from ftengine.freeze import Freezer
 from ftengine.protocols import Progress

@@ -6,7 +6,7 @@ from tiny import Policy, TinyBackbone, loss_of, make_batch, make_model
 from torch import nn
 
 from ftengine.errors import FtengineError
-from ftengine.freeze import Freezer, stage_parameters
+from ftengine.freeze import Freezer, freeze_context
 from ftengine.optim import build_optimizer
 from ftengine.optimizers import OPTIMIZERS
 from ftengine.protocols import Progress
@@ -23,7 +23,7 @@ def apply(model, *by_epoch, epoch=0):
 
 
 def test_a_policy_sees_parameters_by_stage():
-    assert stage_parameters(TinyBackbone()) == {
+    assert freeze_context(make_model(), 1).stages == {
         "c1": ("c1.0.weight", "c1.1.weight", "c1.1.bias"),
         "c2": ("c2.0.weight", "c2.1.weight", "c2.1.bias"),
     }
@@ -32,7 +32,7 @@ def test_a_policy_sees_parameters_by_stage():
 def test_a_stage_a_parameter_and_nothing():
     model = make_model()
     apply(model, set())
-    assert trainable(model) == {name for names in stage_parameters(model.backbone).values() for name in names}
+    assert trainable(model) == {name for names in freeze_context(model, 1).stages.values() for name in names}
     assert model.frozen_norms == []
     apply(model, {"c1"})
     assert trainable(model) == {"c2.0.weight", "c2.1.weight", "c2.1.bias"}
@@ -106,7 +106,7 @@ def test_what_is_frozen_has_no_gradient_and_keeps_its_value():
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     optimizer.step()
     same = {name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])}
-    assert same == {f"backbone.stages.{name}" for name in stage_parameters(model.backbone)["c1"]}
+    assert same == {f"backbone.stages.{name}" for name in freeze_context(model, 1).stages["c1"]}
 
 
 def test_unfreezing_flips_flags_and_says_so_and_leaves_the_optimizer_alone():

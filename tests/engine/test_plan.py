@@ -25,7 +25,7 @@ def test_a_resolved_config_holds_every_value_as_plain_data(plan):
     assert resolved["head"]["hidden"] == [8]
     assert resolved["loss"]["name"] == "cross_entropy"
     assert [metric["name"] for metric in resolved["metrics"]] == ["top_k", "accuracy"]
-    assert resolved["freeze"] == {"name": "none"}
+    assert resolved["freeze"] == {"name": "none", "frozen_norm": "eval", "warmup_epochs": 0.0}
     assert resolved["image"]["size"] == [16, 24]
     assert resolved["optimizer"]["name"] == "adamw"
     assert resolved["optimizer"]["betas"] == [0.9, 0.999]

@@ -6,7 +6,7 @@ from tiny import TinyBackbone, make_batch, make_model
 from torch import nn
 
 import ftengine.precision as module
-from ftengine.config import TrainConfig
+from ftengine.config_train import TrainConfig
 from ftengine.errors import FtengineError
 from ftengine.precision import Precision, pick_device, pick_precision
 

@@ -91,7 +91,7 @@ def test_right_configs_are_valid(valid, changes):
         {"metrics": "accuracy"},
         {"metrics": [{"name": "top_k", "k": 0}]},
         {"optimizer": {"name": "sgd", "lr": 0}},
-        {"optimizer": {"lr": 0.1}},
+        {"optimizer": {"lr": "fast"}},
         {"schedule": {"name": "step", "every": 3}},
         {"train": {"epochs": 0}},
         {"train": {"ema": "yes"}},

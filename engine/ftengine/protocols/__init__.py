@@ -23,6 +23,7 @@ from ftengine.protocols.model import (
     Window,
 )
 from ftengine.protocols.task import Encoder, Prediction, Targets, Task, TaskContext
+from ftengine.protocols.tuning import Adapter, AdapterContext, Regularizer, RegularizerContext
 from ftengine.vocabulary import IGNORE, MAX_CLASSES, SPATIAL_FIELDS, TARGET_FIELDS
 
 __all__ = [
@@ -30,6 +31,8 @@ __all__ = [
     "MAX_CLASSES",
     "SPATIAL_FIELDS",
     "TARGET_FIELDS",
+    "Adapter",
+    "AdapterContext",
     "Backbone",
     "BackboneContext",
     "Batch",
@@ -50,6 +53,8 @@ __all__ = [
     "Prediction",
     "Progress",
     "PublishedModel",
+    "Regularizer",
+    "RegularizerContext",
     "Sample",
     "Target",
     "Targets",

@@ -76,6 +76,13 @@ class Task(ABC):
         """
         return stack(encoded)
 
+    def soften(self, targets: Targets) -> dict[str, Tensor]:
+        """A batch's targets as probabilities, float [B, C] each, that may be mixed between images: class ids one-hot.
+
+        Needed of a task whose spec names fields as `soft`. What comes back takes the place of the targets of that name.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot mix its targets")
+
     @abstractmethod
     def describe(self, prediction: Prediction) -> dict[str, Any]:
         """A prediction as a flat row of strings and numbers, as `ftengine predict` writes it."""
