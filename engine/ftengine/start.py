@@ -1,0 +1,94 @@
+"""The weights that a run started from: stored once with it, verified, and how far training has moved away from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+from torch import Tensor
+
+from ftengine.checkpoint import _read_tensors, _sha256, _sync
+from ftengine.errors import CheckpointError, name_list
+from ftengine.model import Model
+
+FILE = "start.safetensors"
+
+
+def save_start(directory: Path, model: Model) -> str:
+    """Write all parameters and persistent buffers to ``start.safetensors`` in a run directory; returns its SHA-256.
+
+    As with a checkpoint, the file is there whole, on the disk, or not at all.
+    """
+    temporary = directory / f".{FILE}"
+    # Copies, since safetensors refuses tensors that share memory, as tied weights do.
+    copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    safetensors.torch.save_file(copies, temporary)
+    _sync(temporary)
+    digest = _sha256(temporary)
+    temporary.rename(directory / FILE)
+    _sync(directory)
+    return digest
+
+
+def load_start(directory: Path, digest: str) -> dict[str, Tensor]:
+    """What `save_start` wrote, on the CPU, under the names of the model's ``state_dict``.
+
+    Raises CheckpointError if the file is missing, or its SHA-256 is not `digest`.
+    """
+    file = directory / FILE
+    advice = (
+        "\n  it holds the weights that the run started from, which its regularizers and its report compare with: put "
+        "the run's own file back, or start a new run"
+    )
+    if not file.is_file():
+        raise CheckpointError(f"{file} is missing{advice}")
+    if _sha256(file) != digest:
+        raise CheckpointError(f"{file} is damaged: it is not what was written (its SHA-256 differs){advice}")
+    return _read_tensors(file)
+
+
+def start_values(model: Model, start: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The start's value of every parameter, under the names of ``model.parameter_names()``.
+
+    `start` has the names of ``model.state_dict()``. Raises CheckpointError if it is another model's: other names, also
+    of buffers, or other shapes.
+    """
+    own = model.state_dict()
+    missing, unexpected = own.keys() - start.keys(), start.keys() - own.keys()
+    shapes = [name for name in own.keys() & start.keys() if own[name].shape != start[name].shape]
+    if missing or unexpected or shapes:
+        raise CheckpointError(
+            f"the weights that the run started from do not fit the model; missing: {name_list(missing, 4)}; "
+            f"unexpected: {name_list(unexpected, 4)}; of another shape: {name_list(shapes, 4)}"
+        )
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {name: start[names[id(parameter)]] for name, parameter in model.parameter_names().items()}
+
+
+def distance(model: Model, start: Mapping[str, Tensor]) -> dict[str, float]:
+    """How far the backbone's parameters have moved from `start`, relative to its size: ||w - w0|| / ||w0|| (L2).
+
+    ``backbone`` is that of all its parameters, the others of each stage that has any; buffers, such as BatchNorm's
+    statistics, do not count. Summed in float64 on the CPU: a synchronisation point. `start` has the names of
+    ``model.state_dict()``, so an adapted backbone is merged first. Raises CheckpointError where it does not fit.
+    """
+    values = start_values(model, start)
+    moved: dict[str, float] = {}
+    norms: dict[str, float] = {}
+    for name, parameter in model.parameter_names().items():
+        stage = name.partition(".")[0]
+        if stage in model.backbone.stages:
+            before, now = values[name].cpu().double(), parameter.detach().cpu().double()
+            for key in ("backbone", stage):
+                moved[key] = moved.get(key, 0.0) + float((now - before).square().sum())
+                norms[key] = norms.get(key, 0.0) + float(before.square().sum())
+    return {key: _ratio(math.sqrt(moved[key]), math.sqrt(norms[key])) for key in moved}
+
+
+def _ratio(moved: float, norm: float) -> float:
+    """0 for what has not moved, and infinity where zeros have."""
+    if norm:
+        return moved / norm
+    return math.inf if moved else 0.0
