@@ -45,11 +45,12 @@ class Regularizers:
 def make_regularizers(plan: Plan, model: Model, start: Mapping[str, Tensor], adapted: bool) -> Regularizers:
     """The config's regularizers, on the model's device.
 
-    `start`: what :func:`ftengine.start.load_start` returned; without regularizers it may be empty. `adapted`: an
-    adapter has been applied to the backbone. Raises CheckpointError where `start` does not fit the model.
+    `start` has the names of ``model.state_dict()``, which it may be; without regularizers it may be empty. `adapted`:
+    an adapter has been applied to the backbone. Raises CheckpointError where `start` does not fit the model.
     """
     if not plan.regularizers:
         return Regularizers(())
+    start = {name: value.detach().to("cpu", copy=True) for name, value in start.items()}  # the model's own will move
     values = start_values(model, start)
 
     def backbone() -> Backbone:
