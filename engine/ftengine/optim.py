@@ -1,4 +1,4 @@
-"""Parameter groups, the optimizer, and its state as named tensors."""
+"""The optimizer, its learning rates, and its state as named tensors."""
 
 from __future__ import annotations
 
@@ -8,34 +8,45 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ftengine.config_refs import OptimizerRef
 from ftengine.errors import CheckpointError
+from ftengine.groups import parameter_groups
 from ftengine.model import Model
 from ftengine.optimizers import Optimizer
-from ftengine.schedule import Schedule
+
+WARMUP_START = 0.01
+"""Part of its learning rate with which something that unfreezes begins to rise."""
 
 
-def build_optimizer(model: Model, options: Optimizer) -> torch.optim.Optimizer:
-    """One parameter group a stage and head, over *all* parameters: frozen ones are in it and have no gradient."""
-    arguments = options.arguments()
-    groups = [
-        {"params": parameters, "name": name, "weight_decay": options.weight_decay}
-        for name, parameters in model.stage_parameters().items()
-        if parameters
-    ]
-    optimizer: torch.optim.Optimizer = getattr(torch.optim, options.torch_name)(groups, **arguments)
-    for group in optimizer.param_groups:
-        group["base_lr"] = group["lr"]
+def build_optimizer(
+    model: Model,
+    options: Optimizer,
+    ref: OptimizerRef = OptimizerRef(),  # noqa: B008 - it is frozen
+) -> torch.optim.Optimizer:
+    """The optimizer over *all* parameters: frozen ones are in it and have no gradient, so it is never built anew.
+
+    `ref` says the rates by place; :func:`ftengine.groups.parameter_groups` says what the groups hold, and raises
+    FtengineError for rules that cannot be meant.
+    """
+    groups = parameter_groups(model, options, ref)
+    optimizer: torch.optim.Optimizer = getattr(torch.optim, options.torch_name)(groups, **options.arguments())
     return optimizer
 
 
 def set_learning_rates(
-    optimizer: torch.optim.Optimizer, schedule: Schedule, step: int, steps: int, steps_per_epoch: int
-) -> float:
-    """Set every group's rate for `step`, from 0; returns the factor."""
-    factor = schedule.factor(step, steps, steps_per_epoch)
+    optimizer: torch.optim.Optimizer, factor: float, epochs: float = 0.0, warmup_epochs: float = 0.0
+) -> None:
+    """Set every group's rate to its `base_lr` times the schedule's `factor`.
+
+    `epochs` is the run's position, step / steps per epoch. A group that was unfrozen at epoch `since` > 0 gets, while
+    `since` <= epochs < since + `warmup_epochs`, a part that rises linearly from 0.01 to 1.
+    """
     for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * factor
-    return factor
+        ramp = 1.0
+        if group["since"] > 0 and warmup_epochs > 0:
+            part = min(1.0, max(0.0, (epochs - group["since"]) / warmup_epochs))
+            ramp = WARMUP_START + (1 - WARMUP_START) * part
+        group["lr"] = group["base_lr"] * factor * ramp
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -58,13 +69,14 @@ def load_optimizer_state(
 ) -> None:
     """Take back what :func:`optimizer_state` returned; torch decides where each tensor lives."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    ordered = [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    position = {names[id(parameter)]: index for index, parameter in enumerate(parameters)}
     state: dict[int, dict[str, Any]] = {}
     for name, value in [*tensors.items(), *plain.items()]:
         parameter, _, key = name.rpartition("/")
-        if parameter not in ordered:
+        if parameter not in position:
             raise CheckpointError(f"the optimizer state holds {parameter!r}, which the model does not have")
-        state.setdefault(ordered.index(parameter), {})[key] = value
+        state.setdefault(position[parameter], {})[key] = value
     packed = optimizer.state_dict()
     packed["state"] = state
     optimizer.load_state_dict(packed)
