@@ -18,6 +18,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "ftengine.cli_run:predict",
         "Apply a run's best checkpoint to images: files, folders, or glob patterns.",
     ),
+    "lr-find": (
+        "ftengine.cli_lr_find:lr_find",
+        "Find a learning rate: raise it batch by batch until the loss diverges.",
+    ),
     "plugins": ("ftengine.cli_plugins:plugins", "List plugins and their components."),
     "config": ("ftengine.cli_config:config", "Check a config, show what it means, or print its schema."),
 }
