@@ -24,6 +24,16 @@ from ftengine.errors import CheckpointError, name_list
 
 
 @dataclass
+class Snapshot:
+    """What is to be saved. `training` is empty where it equals `model`."""
+
+    model: Mapping[str, Tensor]
+    training: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+    state: Mapping[str, Any]
+
+
+@dataclass
 class Checkpoint:
     """What a checkpoint holds. `training` is empty where it equals `model`."""
 
@@ -40,27 +50,27 @@ class Store:
     def __init__(self, run: Path) -> None:
         self.folder = run / "checkpoints"
 
-    def save(
-        self,
-        step: int,
-        model: Mapping[str, Tensor],
-        training: Mapping[str, Tensor],
-        optimizer: Mapping[str, Tensor],
-        state: Mapping[str, Any],
-        *,
-        best: bool,
-    ) -> Path:
+    def save(self, step: int, snapshot: Snapshot, *, best: bool) -> Path:
         """Write a checkpoint, point ``last`` (and ``best``) at it, and only then remove what neither points at."""
+        final = self.write(f"step-{step:08d}", snapshot)
+        for pointer in ("last", "best") if best else ("last",):
+            self.point(pointer, final)
+        self.prune()
+        return final
+
+    def write(self, name: str, snapshot: Snapshot) -> Path:
+        """Write a checkpoint's folder, which becomes visible whole; nothing points at it yet."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        final = self.folder / f"step-{step:08d}"
+        final = self.folder / name
         temporary = self.folder / f".writing-{final.name}"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        for name, tensors in (("model", model), ("training", training), ("optimizer", optimizer)):
-            if tensors or name == "model":
+        for kind in ("model", "training", "optimizer"):
+            tensors: Mapping[str, Tensor] = getattr(snapshot, kind)
+            if tensors or kind == "model":
                 copies = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
-                safetensors.torch.save_file(copies, temporary / f"{name}.safetensors")
-        _write_json(temporary / "state.json", state)
+                safetensors.torch.save_file(copies, temporary / f"{kind}.safetensors")
+        _write_json(temporary / "state.json", snapshot.state)
         files = sorted(entry.name for entry in temporary.iterdir())
         _write_json(temporary / "manifest.json", {"sha256": {name: _sha256(temporary / name) for name in files}})
         for entry in temporary.iterdir():
@@ -72,20 +82,18 @@ class Store:
         temporary.rename(final)
         shutil.rmtree(replaced, ignore_errors=True)
         _sync(self.folder)
-        for pointer in ("last", "best") if best else ("last",):
-            self.point(pointer, final)
-        self._prune()
         return final
 
     def point(self, pointer: str, checkpoint: Path) -> None:
         """Let ``last`` or ``best`` lead to a checkpoint that is on the disk."""
         temporary = self.folder / f".{pointer}.json"
-        _write_json(temporary, {"checkpoint": checkpoint.name, "step": int(checkpoint.name.removeprefix("step-"))})
+        _write_json(temporary, {"checkpoint": checkpoint.name, "step": int(checkpoint.name.split("-")[1])})
         _sync(temporary)
         temporary.rename(self.folder / f"{pointer}.json")
         _sync(self.folder)
 
-    def _prune(self) -> None:
+    def prune(self) -> None:
+        """Remove the checkpoints that nothing points at, and what a killed run left half-written."""
         keep = {self.find(pointer) for pointer in ("last", "best")}
         # Folders with a dot were left by a run that was killed while it wrote them.
         for pattern in ("step-*", ".writing-*", ".replaced-*"):

@@ -91,7 +91,8 @@ def _origin(document: Document, path: KeyPath) -> str:
     if path in document.origins:
         return str(document.origins[path])
     above = path[:-1]
-    if path and path[-1] in ("name", "format", "source") and above in document.origins:
+    written = document.at(above)
+    if path and path[-1] in ("name", "format", "source") and above in document.origins and isinstance(written, str):
         return str(document.origins[above])
     for length in range(len(path) - 1, 0, -1):  # [224, 224] and the like are written as one value
         if path[:length] in document.origins and isinstance(path[length], int):

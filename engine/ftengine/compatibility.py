@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from ftengine.config import ImageConfig, MixConfig
-from ftengine.config_refs import Weights
+from ftengine.config_refs import Ref, Weights
+from ftengine.config_train import TrainConfig
 from ftengine.document import Document, KeyPath
 from ftengine.errors import FtengineError, name_list, unknown
 from ftengine.host import Host
@@ -155,6 +156,13 @@ def pick_weights(
     except FtengineError as error:
         report(document.name_path(("backbone", "weights"), "source"), str(error))
         return None
+
+
+def check_averages(train: TrainConfig, adapter: Ref | None, report: Report) -> None:
+    """Mixed weights must be of a backbone whose own weights train."""
+    if train.wise_ft is not None and adapter is not None:
+        message = "the weights of the start and the end of a run with an adapter cannot be mixed: leave one of them out"
+        report(("train", "wise_ft"), message)
 
 
 def check_mix(mix: MixConfig | None, tasks: Sequence[TaskPlan], report: Report) -> None:

@@ -58,6 +58,16 @@ class Document:
                 return self.origins[path[:length]]
         return None
 
+    def at(self, path: KeyPath) -> Any:
+        """What is written at `path`; None where nothing is."""
+        here: Any = self.data
+        for key in path:
+            known = (isinstance(here, dict) and key in here) or (
+                isinstance(here, list) and isinstance(key, int) and key < len(here)
+            )
+            here = here[key] if known else None
+        return here
+
     def problem(self, path: KeyPath, message: str) -> Problem:
         """A mistake at `path`, with its place in the file."""
         path = self._as_written(path)

@@ -78,7 +78,7 @@ def evaluate(
         total, first = torch.zeros((), device=precision.device), 0
         for batch in batches(split, in_order(len(split), batch_size), loader):
             with precision.autocast():
-                results = model(batch.to(precision.device), tasks)
+                results = model(batch.to(precision.device), tasks).results
                 if with_loss:
                     value, _ = weighted_terms(plan, model, results)
                     total += value.float() * len(batch)

@@ -116,7 +116,7 @@ def predict(run: Opened, files: Sequence[Path], loader: LoaderSettings) -> Itera
     first = 0
     for batch in batches(split, in_order(len(split), batch_size), loader):
         with run.precision.autocast():
-            results = run.model(batch.to(run.precision.device), list(run.tasks))
+            results = run.model(batch.to(run.precision.device), list(run.tasks)).results
         made: dict[str, list[Prediction]] = {}
         for name in run.tasks:
             head = run.model.heads[name]

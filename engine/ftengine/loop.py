@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ftengine.averaging import refresh_norms
 from ftengine.data import batches
 from ftengine.evaluate import Evaluation, evaluate, weighted_terms
 from ftengine.model import StreamBatch
@@ -25,38 +26,22 @@ def fit(run: Training) -> str:
     state that a resumed run needs is in `run`; the order of samples, augmentation, dropout and learning rate are
     functions of the step.
     """
-    if run.patience_is_over():  # a run that stopped early is resumed
+    if run.judge.patience_is_over():  # a run that stopped early is resumed
         return "stopped early"
-    config = run.plan.config.train
-    device, precision, optimizer, model = run.precision.device, run.precision, run.optimizer, run.model
+    config, freeze = run.plan.config.train, run.plan.config.freeze
+    if run.step == 0:
+        run.begin(evaluate_split(run, "val"))  # what was there before: all that changes from now on is fine-tuning
     feeds = {name: feed(run, name) for name in run.streams}
-    run.apply_freeze(run.step // run.steps_per_epoch)
-    model.train()
+    run.begin_epoch(run.step // run.steps_per_epoch)
     for step in range(run.step, run.steps):
         epoch = step // run.steps_per_epoch
         if step % run.steps_per_epoch == 0:
-            run.apply_freeze(epoch)
-        seed_step(config.seed, step, device)
-        set_learning_rates(optimizer, run.plan.schedule, step, run.steps, run.steps_per_epoch)
-
-        for name, stream in run.streams.items():
-            batch = next(feeds[name])
-            for part in batch.split(config.accumulate):
-                with precision.autocast():
-                    results = model(part.to(device), stream.tasks)
-                    loss, terms = weighted_terms(run.plan, model, results)
-                run.guard.watch(step, part.ids, loss, terms)  # on a CPU it raises here, before the gradient is used
-                precision.scaler.scale(loss / config.accumulate).backward()  # type: ignore[no-untyped-call]
-                run.meter.add(loss, terms, len(part), config.accumulate)
-
-        if config.clip_norm is not None:
-            precision.scaler.unscale_(optimizer)
-            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-        precision.scaler.step(optimizer)
-        precision.scaler.update()
-        optimizer.zero_grad(set_to_none=True)
-        if run.ema is not None:
-            run.ema.update(model)
+            run.begin_epoch(epoch)
+        position = step / run.steps_per_epoch
+        set_learning_rates(run.optimizer, run.lr_factor(step), position, freeze.warmup_epochs)
+        take_step(run, feeds, step)
+        if run.average is not None:
+            run.average.after_step(run.model)
 
         run.step = step + 1
         run.tracker.advance(run.step, epoch)
@@ -64,37 +49,72 @@ def fit(run: Training) -> str:
             run.log_training()  # a synchronisation point: the mean losses leave the device
         if run.step % run.steps_per_epoch == 0:
             finish_epoch(run, epoch + 1)
-            if run.patience_is_over():
+            if run.judge.patience_is_over():
+                run.check_frozen()
                 return "stopped early"
         if run.signals.received:
             run.save()
             return "interrupted"
+    run.check_frozen()
     return "finished"
 
 
-def feed(run: Training, name: str) -> Iterator[StreamBatch]:
-    """A stream's batches from the current step on. A stream shorter than the epoch begins its own epochs anew."""
+def take_step(run: Training, feeds: dict[str, Iterator[StreamBatch]], step: int) -> None:
+    """One optimizer step of a model in train mode, with the learning rates as they are set."""
+    config, precision, optimizer, model = run.plan.config.train, run.precision, run.optimizer, run.model
+    seed_step(config.seed, step, precision.device)
+    once = True  # the terms of the weights are counted with the first batch only
+    for name, stream in run.streams.items():
+        for part in next(feeds[name]).split(config.accumulate):
+            part = part.to(precision.device)
+            if run.mixing is not None:
+                part = run.mixing(part, stream.tasks)
+            with precision.autocast():
+                forward = model(part, stream.tasks)
+                loss, terms = weighted_terms(run.plan, model, forward.results)
+                for key, term in run.regularizers.terms(model, forward.images, forward.features, weights=once).items():
+                    loss, terms[key] = loss + term, term
+            run.guard.watch(step, part.ids, loss, terms)  # on a CPU it raises here, before the gradient is used
+            precision.scaler.scale(loss / config.accumulate).backward()  # type: ignore[no-untyped-call]
+            run.meter.add(loss, terms, len(part), config.accumulate)
+        once = False
+    if config.clip_norm is not None:
+        precision.scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+    precision.scaler.step(optimizer)
+    precision.scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def feed(run: Training, name: str, start: int | None = None, stop: int | None = None) -> Iterator[StreamBatch]:
+    """A stream's batches from step `start` (None: the current one) to `stop` (None: the end).
+
+    A stream shorter than the epoch begins its own epochs anew.
+    """
     split = run.streams[name].train
     config = run.plan.config.train
-    order = TrainOrder(len(split), config.batch_size, config.seed, name, run.step, run.steps, split.groups)
+    first, last = run.step if start is None else start, run.steps if stop is None else stop
+    order = TrainOrder(len(split), config.batch_size, config.seed, name, first, last, split.groups)
     return batches(split, order, run.loader)
 
 
 def finish_epoch(run: Training, epoch: int) -> None:
-    """Evaluate if it is time, and save; `epoch` counts the epochs that are done."""
+    """Average, evaluate if it is time, and save; `epoch` counts the epochs that are done."""
     run.log_training()
     config = run.plan.config.train
+    new_average = run.average is not None and run.average.after_epoch(run.model, epoch)
     if epoch % config.eval_every == 0 or epoch == config.epochs:
-        evaluation = evaluate_split(run, "val")
-        run.judge(evaluation, epoch)
-        run.model.train()
+        if new_average and run.average is not None:
+            start = run.step - run.steps_per_epoch
+            seen = ((batch, s.tasks) for name, s in run.streams.items() for batch in feed(run, name, start, run.step))
+            refresh_norms(run.average.model, run.model, seen, run.precision)
+        run.evaluated(evaluate_split(run, "val"), epoch)
     run.save()
 
 
-def evaluate_split(run: Training, which: str) -> Evaluation:
-    """Evaluate the average, where there is one, else the weights in training."""
-    model = run.model if run.ema is None else run.ema.model
+def evaluate_split(run: Training, which: str, *, pictures: bool = True) -> Evaluation:
+    """Evaluate the average, where there is one, else the weights in training; `val` with pictures if wanted."""
     splits = [(getattr(stream, which), stream.tasks) for stream in run.streams.values()]
     present = [(split, tasks) for split, tasks in splits if split is not None]
-    show = run.show_pictures() if which == "val" else None
-    return evaluate(run.plan, model, present, run.metrics, run.precision, run.loader, show)
+    show = run.show_pictures() if which == "val" and pictures else None
+    return evaluate(run.plan, run.judged, present, run.metrics, run.precision, run.loader, show)

@@ -118,6 +118,18 @@ class Result:
     batch: Batch
 
 
+@dataclass
+class Forward:
+    """One pass: each task's result, the normalised `images`, float [B, 3, H, W], and what the backbone made of them.
+
+    `features`, level -> [B, C, H', W'], are empty where large images were seen in windows.
+    """
+
+    results: dict[str, Result]
+    images: Tensor
+    features: dict[str, Tensor]
+
+
 class Model(nn.Module):
     """Backbone, heads and losses; images arrive as uint8 and are normalised here, on the device.
 
@@ -165,17 +177,17 @@ class Model(nn.Module):
                 image[:, :, width:].zero_()
         return floats
 
-    def forward(self, batch: StreamBatch, tasks: Sequence[str]) -> dict[str, Result]:
+    def forward(self, batch: StreamBatch, tasks: Sequence[str]) -> Forward:
         """Run the backbone once, and each of `tasks`' heads on its features; large images in windows, in eval mode."""
         images = self.normalise(batch)
         views = {task: Batch(images, batch.targets.get(task, {}), batch.ids, batch.frames) for task in tasks}
         size = (images.shape[2], images.shape[3])
         if self.sliding is not None and not self.training and self.sliding.needed(size):
-            outputs = self.sliding.run(self, images, batch.ids, tasks)
+            outputs, features = self.sliding.run(self, images, batch.ids, tasks), {}
         else:
             features = self.backbone(images)
             outputs = {task: self.heads[task](features, views[task]) for task in tasks}
-        return {task: Result(outputs[task], views[task]) for task in tasks}
+        return Forward({task: Result(outputs[task], views[task]) for task in tasks}, images, features)
 
     def train(self, mode: bool = True) -> Model:
         """As in torch, but normalisation layers of what is frozen stay in eval mode."""

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from ftengine import augment
 from ftengine.compatibility import (
+    check_averages,
     check_fit,
     check_mix,
     check_windows,
@@ -32,7 +33,7 @@ from ftengine.optimizers import OPTIMIZERS
 from ftengine.plan import Part, Plan, TaskPlan
 from ftengine.plugin import DatasetOptions
 from ftengine.schedule import SCHEDULES
-from ftengine.strategy import with_strategy
+from ftengine.strategy import apply_strategy
 from ftengine.validation import validation_problems
 from ftengine.vocabulary import SPATIAL_FIELDS
 
@@ -66,16 +67,15 @@ def resolve(document: Document, *, trained: bool = False) -> Plan:
     `trained`: it is a run's own. The weights that the run started from shaped its network, and are named in the plan,
     but need not be there any more: its checkpoints hold its weights.
     """
+    mistaken = apply_strategy(document)
     config, problems = parse(document)
+    problems = mistaken + problems
     if config is None:
         config = parse_rest(document, problems)
     if config is None:
         raise ConfigError(_ordered(problems))
     host = Host.discover(disable=config.plugins.disable)
-    strategy = config.strategy
-    if strategy is not None and not problems:
-        config, problems = with_strategy(document, config, host, strategy)
-    resolver = _Resolver(document, config, host, problems, trained, strategy)
+    resolver = _Resolver(document, config, host, problems, trained)
     plan = resolver.plan()
     if plan is None:
         raise ConfigError(_ordered(resolver.problems))
@@ -99,9 +99,7 @@ class _Resolver:
         host: Host,
         problems: list[Problem],
         trained: bool,
-        strategy: str | None,
     ) -> None:
-        self.strategy = strategy
         self.document = document
         self.config = config
         self.host = host
@@ -142,6 +140,7 @@ class _Resolver:
         if schedule is not None:
             for key, message in schedule.problems(config.train):
                 self.problem(("schedule", key), message)
+        check_averages(config.train, config.adapter, self.problem)
         check_mix(config.mix, list(tasks.values()), self.problem)
         monitor = None
         if not self.problems:
@@ -171,7 +170,7 @@ class _Resolver:
             monitor=monitor,
             document=self.document,
             joint=config.tasks is not None,
-            strategy=self.strategy,
+            strategy=config.strategy,
         )
 
     # --- parts -------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -17,23 +18,30 @@ import yaml
 from rich.console import Console
 from rich.markup import escape
 
+from ftengine.averaging import Average, Ema, Swa
 from ftengine.build import make_model, make_streams, make_tasks
 from ftengine.checkpoint import Store, best_or_last, load_model
 from ftengine.claim import claim
 from ftengine.config_train import TrainConfig
 from ftengine.data import LoaderSettings
-from ftengine.ema import Ema
 from ftengine.errors import TrainingError
 from ftengine.freeze import Freezer
 from ftengine.loop import evaluate_split, fit
+from ftengine.memory import peak_memory
+from ftengine.mixing import Mixing
+from ftengine.model import Model
 from ftengine.optim import build_optimizer
 from ftengine.plan import Plan
 from ftengine.plugin import RunInfo
 from ftengine.precision import Precision
+from ftengine.regularize import make_regularizers
+from ftengine.resume import last_checkpoint, restore
 from ftengine.signals import Signals
+from ftengine.start import distance, load_start, save_start
 from ftengine.track import Tracker, show_results, without_nan
-from ftengine.training import Training, last_checkpoint
+from ftengine.training import Training
 from ftengine.weights import Coverage
+from ftengine.wise_ft import mix_with_start
 
 
 def execute(plan: Plan, directory: Path, console: Console, *, resume: bool = False) -> str:
@@ -46,6 +54,7 @@ def execute(plan: Plan, directory: Path, console: Console, *, resume: bool = Fal
             directory.mkdir(parents=True, exist_ok=True)
             held.enter_context(claim(directory))
             write_resolved(plan, directory)
+            training.start = save_start(directory, training.model)
         tracker = training.tracker
         tracker.start(training.step)
         outcome = "failed"
@@ -58,6 +67,8 @@ def execute(plan: Plan, directory: Path, console: Console, *, resume: bool = Fal
         finally:
             tracker.finish(outcome)
         if outcome != "interrupted":
+            if plan.config.train.wise_ft is not None:
+                mix_with_start(training, plan.config.train.wise_ft, directory)
             summarise_run(training, directory, console)
         if signals.received is not None and outcome == "interrupted":
             console.print(f"stopped by {signals.received.name} after step {training.step}; everything is saved")
@@ -85,21 +96,33 @@ def assemble(plan: Plan, directory: Path, console: Console, signals: Signals, *,
         tasks=tasks,
         metrics=built.metrics,
         streams=streams,
-        optimizer=build_optimizer(model, plan.optimizer),
-        freezer=Freezer(model, built.freeze),
+        optimizer=build_optimizer(model, plan.optimizer, plan.config.optimizer),
+        freezer=Freezer(model, built.freeze, plan.config.freeze.frozen_norm),
         precision=precision,
         loader=loader_settings(config, precision.device),
         tracker=Tracker(info, plan.host, console, config.epochs),
         store=Store(directory),
         signals=signals,
-        ema=None if config.ema is None else Ema(model, config.ema),
+        average=make_average(model, config),
+        mixing=None if plan.config.mix is None else Mixing(plan.config.mix, tasks),
+        adapter=built.adapter,
         started=started,
     )
     if resume:
-        training.restore(last_checkpoint(training.store, directory))
+        restore(training, last_checkpoint(training.store, directory))
         training.tracker.rewind(training.step)
         console.print(f"continuing after step {training.step} of {training.steps}")
+    if plan.regularizers:
+        start = load_start(directory, training.start) if resume else model.state_dict()
+        training.regularizers = make_regularizers(plan, model, start, adapted=built.adapter is not None)
     return training
+
+
+def make_average(model: Model, config: TrainConfig) -> Average | None:
+    """The average of the weights that the config asks for."""
+    if config.ema is not None:
+        return Ema(model, config.ema)
+    return None if config.swa is None else Swa(model, config.swa, config.epochs)
 
 
 def loader_settings(config: TrainConfig, device: torch.device) -> LoaderSettings:
@@ -119,6 +142,8 @@ def announce(
     resume: bool,
 ) -> None:
     """What is about to be trained, on what, from which weights."""
+    if plan.strategy is not None:
+        console.print(f"strategy {plan.strategy}")
     for name, task in plan.tasks.items():
         losses = " + ".join(loss.component.name for loss, _ in task.losses)
         parts = f"head {task.head.component.name}, loss {losses}"
@@ -145,6 +170,7 @@ def write_resolved(plan: Plan, directory: Path) -> None:
         "torch": version("torch"),
         "plugins": plugins,
         "git": git_revision(),
+        "strategy": plan.strategy,
     }
     text = yaml.safe_dump({**plan.resolved(), "provenance": provenance}, sort_keys=False, allow_unicode=True)
     with (directory / "resolved.yaml").open("x", encoding="utf-8") as file:  # never another run's
@@ -167,19 +193,19 @@ def git_revision() -> str | None:
 
 def summarise_run(training: Training, directory: Path, console: Console) -> None:
     """Evaluate the best checkpoint on `test` where there is one, write ``summary.json`` and show the results."""
-    plan, best = training.plan, training.best
+    plan, best = training.plan, training.judge.best
     metrics = {"val": best.values}
+    path = best_or_last(directory)
+    load_model(training.judged, training.store.load(path, for_training=False).model, path)
     if best.step and any(stream.test is not None for stream in training.streams.values()):
-        path = best_or_last(directory)
-        checkpoint = training.store.load(path, for_training=False)
-        model = training.model if training.ema is None else training.ema.model
-        load_model(model, checkpoint.model, path)
-        evaluation = evaluate_split(training, "test")
-        metrics["test"] = evaluation.values
-        training.tracker.log(best.step, best.epoch, "test", evaluation.values)
+        metrics["test"] = evaluate_split(training, "test").values
+        training.tracker.log(best.step, best.epoch, "test", metrics["test"])
     summary = {
         "task": next(iter(plan.tasks.values())).task.component.name if not plan.joint else list(plan.tasks),
+        "strategy": plan.strategy,
+        "seed": plan.config.train.seed,
         "metrics": {split: without_nan(values) for split, values in metrics.items()},
+        "start": without_nan(training.start_values),
         "primary": plan.monitor.name,
         "best_step": best.step,
         "best_epoch": best.epoch,
@@ -188,13 +214,31 @@ def summarise_run(training: Training, directory: Path, console: Console) -> None
         "images_per_second": round(training.images / training.seconds, 2) if training.seconds else None,
         "device": str(training.precision.device),
         "precision": training.precision.name,
+        "parameters": {"total": sum(p.numel() for p in training.model.parameters()), "trained": training.trained},
+        "moved": moved(training, directory),
+        "peak_memory": {
+            "bytes": max(training.peak_memory, peak_memory(training.precision.device)),
+            "of": "cuda" if training.precision.device.type == "cuda" else "process",
+        },
     }
     (directory / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     if best.step:
-        show_results(console, metrics, f"best checkpoint, epoch {best.epoch}")
+        columns = {"at the start": training.start_values, **metrics}
+        show_results(console, columns, f"best checkpoint, epoch {best.epoch}")
     else:
         training.tracker.warn(
             f"no checkpoint is the best: {plan.monitor.name} was never a finite number; "
             "`ftengine evaluate` and `predict` take the last one"
         )
     console.print(f"run directory: {directory}", soft_wrap=True)
+
+
+def moved(training: Training, directory: Path) -> float:
+    """How far the backbone of the best checkpoint is from where it started: ‖w - w0‖ / ‖w0‖, adapters merged."""
+    end, begin = (copy.deepcopy(training.judged.backbone) for _ in range(2))
+    tensors = load_start(directory, training.start)
+    begin.load_state_dict({name: tensors[f"backbone.{name}"] for name in begin.state_dict()})
+    if training.adapter is not None:
+        training.adapter.merge(end)
+        training.adapter.merge(begin)
+    return distance(end, begin.state_dict())["backbone"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ftengine.config import Config, parse
 from ftengine.document import Document, KeyPath, Origin
 from ftengine.errors import FtengineError, Problem
 from ftengine.host import Host
@@ -15,8 +14,16 @@ NAMED = ("freeze", "adapter", "optimizer", "schedule")
 """Sections that name a component, alone or beside its options."""
 
 
-def with_strategy(document: Document, config: Config, host: Host, name: str) -> tuple[Config, list[Problem]]:
-    """The config with what the strategy `name` fills in, and what is wrong with that."""
+def apply_strategy(document: Document) -> list[Problem]:
+    """Fill in what the strategy that `document` names sets; returns what is wrong with that.
+
+    This comes before the document is parsed: ``adapter: {rank: 4}`` is whole only with the strategy's name for it.
+    """
+    name = document.data.get("strategy")
+    if not isinstance(name, str):
+        return []
+    disabled = document.at(("plugins", "disable"))
+    host = Host.discover(disable=[item for item in disabled if isinstance(item, str)] if disabled else ())
     problems: list[Problem] = []
 
     def report(path: KeyPath, message: str) -> None:
@@ -26,11 +33,10 @@ def with_strategy(document: Document, config: Config, host: Host, name: str) -> 
         component = host.find("strategy", name)
     except FtengineError as error:
         report(("strategy",), str(error))
-        return config, problems
+        return problems
     assert isinstance(component.spec, StrategySpec)
     fill_in(document, component.name, component.spec, report)
-    filled, mistakes = parse(document)
-    return filled or config, problems + mistakes
+    return problems
 
 
 def fill_in(document: Document, name: str, spec: StrategySpec, report: Callable[[KeyPath, str], None]) -> None:
@@ -55,7 +61,7 @@ def _fill(
     name: str,
     report: Callable[[KeyPath, str], None],
 ) -> None:
-    present = _at(document.data, path)
+    present = document.at(path)
     if isinstance(present, str) and path[0] in NAMED:
         present = {"name": present}
     present = present if isinstance(present, dict) else {}
@@ -78,9 +84,3 @@ def _add_regularizers(document: Document, value: Any, origin: Origin) -> None:
     new = [item for item in own if (item if isinstance(item, str) else item["name"]) not in names]
     if new:
         document.put(("regularizers",), items + new, origin)
-
-
-def _at(data: Any, path: KeyPath) -> Any:
-    for key in path:
-        data = data.get(key) if isinstance(data, dict) else None
-    return data

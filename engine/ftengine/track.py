@@ -92,11 +92,12 @@ class Tracker:
         temporary.write_text("".join(kept))
         temporary.replace(self.file)
 
-    def evaluated(self, epoch: int, values: Mapping[str, float], train_loss: float, best: bool) -> None:
-        """One line for a person, with `values` of the val split."""
+    def evaluated(self, epoch: int, values: Mapping[str, float], train_loss: float | None, *, best: bool) -> None:
+        """One line for a person, with `values` of the val split; no `train_loss` before the first step."""
         shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         mark = "  [green]best[/green]" if best else ""
-        line = f"epoch {epoch:>3}/{self.epochs}  train loss {train_loss:.4f}  |  val {shown}"
+        before = "as it starts    " if train_loss is None else f"train loss {train_loss:.4f}"
+        line = f"epoch {epoch:>3}/{self.epochs}  {before}  |  val {shown}"
         self.console.print(escape(line) + mark, markup=True)
 
     def saved(self, path: Path) -> None:
@@ -107,6 +108,9 @@ class Tracker:
         """Tell the observers; one that fails is named once, and not asked again."""
         for plugin, error in self.host.notify(hook, run=self.info, **arguments):
             self.warn(f"observer {plugin} failed in {hook} and is left out: {type(error).__name__}: {error}")
+
+    def say(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         self.console.print(f"[yellow]warning:[/yellow] {escape(text)}", markup=True)
@@ -147,7 +151,7 @@ def _stays(line: str, step: int) -> bool:
         values = json.loads(line)
     except ValueError:
         return False
-    return bool(values["step"] <= step and values["split"] != "test")
+    return bool(values["step"] <= step and values["split"] not in ("test", "wise_ft"))
 
 
 def show_results(console: Console, metrics: Mapping[str, Mapping[str, float]], title: str) -> None:

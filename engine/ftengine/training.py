@@ -2,52 +2,41 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from ftengine.checkpoint import Checkpoint, Store, load_model
+from ftengine.audit import Audit
+from ftengine.averaging import Average
+from ftengine.checkpoint import Store
 from ftengine.data import LoaderSettings, Split, Stream
-from ftengine.ema import Ema
-from ftengine.errors import CheckpointError, FtengineError, TrainingError, name_list
+from ftengine.errors import FtengineError, TrainingError, name_list
 from ftengine.evaluate import Evaluation, Show
 from ftengine.freeze import Freezer
 from ftengine.gallery import Gallery
 from ftengine.guard import LossGuard
+from ftengine.judge import Judge
+from ftengine.measure import relative_gradients
 from ftengine.meter import Meter
+from ftengine.mixing import Mixing
 from ftengine.model import Model, summarise
-from ftengine.optim import load_optimizer_state, optimizer_state
 from ftengine.plan import Plan
 from ftengine.precision import Precision
-from ftengine.protocols import Metric, Prediction, Progress, Task
+from ftengine.protocols import Adapter, Metric, Prediction, Progress, Task
+from ftengine.regularize import Regularizers
+from ftengine.resume import snapshot
 from ftengine.signals import Signals
 from ftengine.track import Tracker
-
-
-@dataclass
-class Best:
-    """The best evaluation so far.
-
-    `since` counts the evaluations since `reference`, the last value that was better by early stopping's `min_delta`.
-    """
-
-    value: float = math.nan
-    step: int = 0
-    epoch: int = 0
-    values: dict[str, float] = field(default_factory=dict)
-    since: int = 0
-    reference: float = math.nan
 
 
 @dataclass
 class Training:
     """A run in progress. `step` counts the finished optimizer steps, of `steps`.
 
+    `start` is the SHA-256 of the file of the weights it started from, `start_values` what these gave on `val`.
     `started` is when it began by this process's clock, had it never been interrupted.
     """
 
@@ -63,9 +52,14 @@ class Training:
     tracker: Tracker
     store: Store
     signals: Signals
-    ema: Ema | None = None
+    average: Average | None = None
+    mixing: Mixing | None = None
+    adapter: Adapter | None = None
+    regularizers: Regularizers = field(default_factory=lambda: Regularizers(()))
     step: int = 0
     started: float = field(default_factory=time.perf_counter)
+    start: str = ""
+    start_values: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         config = self.plan.config.train
@@ -73,7 +67,8 @@ class Training:
         self.steps = self.steps_per_epoch * config.epochs
         self.guard = LossGuard(self.steps_per_epoch)
         self.meter = Meter()
-        self.best = Best()
+        self.audit = Audit()
+        self.judge = Judge(self.plan.monitor.mode, config.early_stopping)
         self.gallery = Gallery(self.tracker.info.directory, config.pictures, self.tracker.warn)
         self.is_best = False
         self.epoch_loss = (0.0, 0)  # sum of the mean losses logged in this epoch, and the steps they stand for
@@ -82,16 +77,50 @@ class Training:
         self.saved_step = -1
         self.images = 0
         self.seconds = 0.0
+        self.trained = 0  # the most parameters that trained at any time
+        self.peak_memory = 0
 
     @property
     def epoch(self) -> float:
         """Finished epochs, with the part of the current one."""
         return round(self.step / self.steps_per_epoch, 4)
 
-    def apply_freeze(self, epoch: int) -> None:
+    @property
+    def judged(self) -> Model:
+        """What is evaluated and saved as the model: the average, as soon as there is one."""
+        return self.average.model if self.average is not None and self.average.ready else self.model
+
+    def lr_factor(self, step: int) -> float:
+        """By what every learning rate is multiplied at `step`."""
+        swa = self.plan.config.train.swa
+        epochs = self.plan.config.train.epochs
+        if swa is not None and swa.lr is not None and step // self.steps_per_epoch >= int(swa.start * epochs):
+            return swa.lr
+        return self.plan.schedule.factor(step, self.steps, self.steps_per_epoch, self.judge.history)
+
+    # --- freezing --------------------------------------------------------------------------------------------------
+
+    def begin_epoch(self, epoch: int) -> None:
         """Freeze what the policy says for this epoch, and show the table of stages if that changed anything."""
-        if self.freezer.apply(Progress(epoch, self.plan.config.train.epochs)):
-            self.tracker.stages(summarise(self.model), self.optimizer.param_groups, epoch)
+        self.model.train()
+        progress = Progress(epoch, self.plan.config.train.epochs)
+        wanted = self.freezer.policy.batches_to_measure(progress)
+        if wanted:
+            self.tracker.say(self.freezer.policy.measured(relative_gradients(self, wanted)))
+        if not self.freezer.apply(progress):
+            return
+        self.audit.update(self.model, self.freezer.held(), epoch)
+        for group in self.optimizer.param_groups:
+            group["since"] = max((self.freezer.since.get(id(p), 0) for p in group["params"]), default=0)
+        self.trained = max(self.trained, sum(p.numel() for p in self.model.parameters() if p.requires_grad))
+        self.tracker.stages(summarise(self.model), self.optimizer.param_groups, epoch)
+        self._check_single_images()
+
+    def check_frozen(self) -> None:
+        """Raises TrainingError if anything that was frozen to the end has changed."""
+        self.audit.check(self.model)
+
+    def _check_single_images(self) -> None:
         config, frozen = self.plan.config.train, set(map(id, self.model.frozen_norms))
         if config.batch_size == config.accumulate and any(
             id(n) not in frozen for n in self.model.single_position_norms
@@ -100,6 +129,31 @@ class Training:
                 f"train.batch_size {config.batch_size} in {config.accumulate} parts is one image a part, of which a "
                 "BatchNorm layer sees a single value a channel: use larger parts or images, or freeze its stage"
             )
+
+    # --- evaluation ------------------------------------------------------------------------------------------------
+
+    def begin(self, evaluation: Evaluation) -> None:
+        """Keep and log what the model gives before the first step. It is not compared: nothing was trained."""
+        self.start_values = dict(evaluation.values)
+        self.tracker.log(0, 0.0, "val", evaluation.values)
+        self.tracker.evaluated(0, self._headline(evaluation.values), None, best=False)
+        self.logged_at = time.perf_counter()
+
+    def evaluated(self, evaluation: Evaluation, epoch: int) -> None:
+        """Log an evaluation of the val split, and decide whether it is the best so far."""
+        self.is_best = self.judge(evaluation, self.step, epoch)
+        self.tracker.log(self.step, self.epoch, "val", evaluation.values)
+        total, count = self.epoch_loss
+        self.tracker.evaluated(epoch, self._headline(evaluation.values), total / max(1, count), best=self.is_best)
+        self.epoch_loss = (0.0, 0)
+        self.logged_at = time.perf_counter()  # the time of an evaluation is not the training's
+
+    def _headline(self, values: Mapping[str, float]) -> dict[str, float]:
+        """What of an evaluation a person sees at once: the loss, what is monitored, and each metric's primary value."""
+        names = {"loss", self.plan.monitor.name}
+        for name, task in self.plan.tasks.items():
+            names |= {f"{name}/{metric.primary}" if self.plan.joint else metric.primary for metric in task.metrics}
+        return {name: value for name, value in values.items() if name in names}
 
     def show_pictures(self) -> Show:
         """What draws the first images of an evaluation after this step."""
@@ -128,46 +182,7 @@ class Training:
         self.tracker.log(self.step, self.epoch, "train", {**means, **rates})
         self.logged_step, self.logged_at = self.step, now
 
-    def judge(self, evaluation: Evaluation, epoch: int) -> None:
-        """Log an evaluation of the val split, and decide whether it is the best so far.
-
-        One that is not finite never is: neither a value of NaN nor, whatever the metric says of it, a loss of NaN.
-        """
-        best = self.best
-        value = evaluation.monitored if math.isfinite(evaluation.values.get("loss", 0.0)) else math.nan
-        self.is_best = self._gain(value, best.value) > 0
-        if self.is_best:
-            best.value, best.step, best.epoch, best.values = value, self.step, epoch, dict(evaluation.values)
-        stopping = self.plan.config.train.early_stopping
-        if self._gain(value, best.reference) > (stopping.min_delta if stopping else 0.0):
-            best.reference, best.since = value, 0
-        else:
-            best.since += 1
-        self.tracker.log(self.step, self.epoch, "val", evaluation.values)
-        total, count = self.epoch_loss
-        self.tracker.evaluated(epoch, self._headline(evaluation.values), total / max(1, count), self.is_best)
-        self.epoch_loss = (0.0, 0)
-        self.logged_at = time.perf_counter()  # the time of an evaluation is not the training's
-
-    def _headline(self, values: Mapping[str, float]) -> dict[str, float]:
-        """What of an evaluation a person sees at once: the loss, what is monitored, and each metric's primary value."""
-        names = {"loss", self.plan.monitor.name}
-        for name, task in self.plan.tasks.items():
-            names |= {f"{name}/{metric.primary}" if self.plan.joint else metric.primary for metric in task.metrics}
-        return {name: value for name, value in values.items() if name in names}
-
-    def _gain(self, value: float, before: float) -> float:
-        """How much better `value` is than `before`: infinitely, if there was none; never, if it is not finite."""
-        if not math.isfinite(value):
-            return -math.inf
-        if math.isnan(before):
-            return math.inf
-        return before - value if self.plan.monitor.mode == "min" else value - before
-
-    def patience_is_over(self) -> bool:
-        """Whether early stopping ends the run here."""
-        stopping = self.plan.config.train.early_stopping
-        return stopping is not None and self.best.since >= stopping.patience
+    # --- checkpoints -----------------------------------------------------------------------------------------------
 
     def save(self) -> None:
         """Save the state after `step` steps, if it is not saved yet."""
@@ -176,27 +191,7 @@ class Training:
         started = time.perf_counter()
         self.guard.check()
         self._check_parameters()
-        tensors, plain = optimizer_state(self.optimizer, self.model)
-        raw = self.model.state_dict()
-        average = None if self.ema is None else self.ema.model.state_dict()
-        state = {
-            "step": self.step,
-            "epoch": self.epoch,
-            "tasks": {name: task.state() for name, task in self.tasks.items()},
-            "data": {name: stream.fingerprint for name, stream in self.streams.items()},
-            "best": {key: None if value != value else value for key, value in vars(self.best).items()},
-            "optimizer": plain,
-            "scaler": self.precision.state(),
-            "ema_updates": 0 if self.ema is None else self.ema.updates,
-            "epoch_loss": list(self.epoch_loss),
-            "meter": self.meter.state(),
-            "logged_step": self.logged_step,
-            "since_logged": started - self.logged_at,
-            "elapsed": started - self.started,
-            "images": self.images,
-            "seconds": self.seconds,
-        }
-        path = self.store.save(self.step, average or raw, raw if average else {}, tensors, state, best=self.is_best)
+        path = self.store.save(self.step, snapshot(self), best=self.is_best)
         self.is_best = False
         self.saved_step = self.step
         self.tracker.saved(path)
@@ -212,49 +207,3 @@ class Training:
                 f"the parameters are not finite after step {self.step}, and are not saved: {name_list(broken, 3)}\n"
                 "  common causes: a learning rate that is too high, or a gradient that is not finite where the loss is"
             )
-
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Take a checkpoint's state; raises CheckpointError if it is another run's, or the data have changed."""
-        state = checkpoint.state
-        for name, stream in self.streams.items():
-            if state["data"].get(name) != stream.fingerprint:
-                raise CheckpointError(
-                    f"{checkpoint.path}: the training data of {name!r} are not those of the run: samples or targets "
-                    "have changed since; start a new run (with `backbone.weights: run:DIR` to build on this one)"
-                )
-        for name, task in self.tasks.items():
-            if state["tasks"].get(name) != task.state():
-                raise CheckpointError(
-                    f"{checkpoint.path}: task {name!r} has learned something else from the training data than the run "
-                    f"had\n  the run: {state['tasks'].get(name)}\n  now: {task.state()}"
-                )
-        load_model(self.model, checkpoint.training or checkpoint.model, checkpoint.path)
-        if self.ema is not None:
-            load_model(self.ema.model, checkpoint.model, checkpoint.path)
-            self.ema.updates = state["ema_updates"]
-        load_optimizer_state(self.optimizer, self.model, checkpoint.optimizer, state["optimizer"])
-        if state["scaler"]:
-            self.precision.scaler.load_state_dict(state["scaler"])
-        restored: dict[str, Any] = dict(state["best"])
-        restored |= {key: math.nan for key, value in restored.items() if value is None}
-        self.best = Best(**restored)
-        self.step = self.saved_step = state["step"]
-        if self.best.step == self.step:  # it may have been killed between the two pointers to this checkpoint
-            self.store.point("best", checkpoint.path)
-        self.epoch_loss = (state["epoch_loss"][0], state["epoch_loss"][1])
-        self.meter.load(state["meter"], self.precision.device)
-        self.started -= state["elapsed"]
-        self.logged_step = state["logged_step"]
-        self.logged_at = time.perf_counter() - state["since_logged"]
-        self.images, self.seconds = state["images"], state["seconds"]
-
-
-def last_checkpoint(store: Store, run: Path) -> Checkpoint:
-    """The checkpoint that a resumed run continues from."""
-    path = store.find("last")
-    if path is None:
-        raise CheckpointError(
-            f"{run} has no checkpoint to continue from: expected {store.folder / 'last.json'}; if the run ended before "
-            "its first, delete the folder and start it again"
-        )
-    return store.load(path, for_training=True)

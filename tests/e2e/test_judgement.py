@@ -1,45 +1,36 @@
 """Which evaluation is the best, and what is held out of the training split."""
 
+import json
 import math
-from types import SimpleNamespace
 
 import pytest
 
 from ftengine.evaluate import Evaluation
-from ftengine.training import Best, Training
-
-
-@pytest.fixture
-def training():
-    silent = SimpleNamespace(log=lambda *_: None, evaluated=lambda *_: None)
-    made = SimpleNamespace(
-        plan=SimpleNamespace(
-            config=SimpleNamespace(train=SimpleNamespace(early_stopping=None)), monitor=SimpleNamespace(mode="max")
-        ),
-        best=Best(),
-        step=7,
-        epoch=1.0,
-        epoch_loss=(0.0, 0),
-        tracker=silent,
-    )
-    made._headline = dict
-    made._gain = lambda *values: Training._gain(made, *values)
-    return made
+from ftengine.judge import Judge
 
 
 @pytest.mark.parametrize(
     ("loss", "accuracy", "best"),
     [(0.5, 0.9, True), (math.nan, 0.9, False), (math.inf, 0.9, False), (0.5, math.nan, False)],
 )
-def test_what_is_not_finite_is_never_the_best(training, loss, accuracy, best):
-    Training.judge(training, Evaluation({"loss": loss, "accuracy": accuracy}, accuracy), 1)
-    assert training.is_best is best
-    assert training.best.step == (7 if best else 0)
+def test_what_is_not_finite_is_never_the_best(loss, accuracy, best):
+    judge = Judge("max", None)
+    assert judge(Evaluation({"loss": loss, "accuracy": accuracy}, accuracy), 7, 1) is best
+    assert judge.best.step == (7 if best else 0)
 
 
-def test_an_evaluation_without_a_loss_can_be_the_best(training):
-    Training.judge(training, Evaluation({"accuracy": 0.9}, 0.9), 1)
-    assert training.is_best
+def test_an_evaluation_without_a_loss_can_be_the_best():
+    assert Judge("max", None)(Evaluation({"accuracy": 0.9}, 0.9), 7, 1)
+
+
+def test_history_is_larger_where_it_is_better():
+    for mode, expected in (("max", [0.5, 0.7]), ("min", [-0.5, -0.7])):
+        judge = Judge(mode, None)
+        assert [judge(Evaluation({}, value), 1, 1) for value in (0.5, 0.7)] == [True, mode == "max"]
+        assert judge.history == expected
+        again = Judge(mode, None)
+        again.load_state(json.loads(json.dumps(judge.state())))
+        assert (again.history, again.best) == (judge.history, judge.best)
 
 
 def test_fractions_are_of_the_whole_training_split(runs):

@@ -10,13 +10,13 @@ import torch
 from tiny import make_model
 
 import ftengine.checkpoint as module
-from ftengine.checkpoint import Store, best_or_last, load_model
+from ftengine.checkpoint import Snapshot, Store, best_or_last, load_model
 from ftengine.errors import CheckpointError
 
 
 def save(store, step, best=False, value=None, training=None):
     tensors = {"w": torch.full((3,), float(step if value is None else value))}
-    return store.save(step, tensors, training or {}, {"w/m": torch.zeros(2)}, {"step": step}, best=best)
+    return store.save(step, Snapshot(tensors, training or {}, {"w/m": torch.zeros(2)}, {"step": step}), best=best)
 
 
 def entries(store):
@@ -38,7 +38,8 @@ def test_what_is_saved_is_loaded(tmp_path):
     }
     tensors["tied_too"] = tensors["tied"]
     state = {"step": 12, "nested": {"a": [1, None, "x"]}}
-    path = store.save(12, tensors, {"w": torch.ones(2)}, {"w/m": torch.zeros(())}, state, best=True)
+    snapshot = Snapshot(tensors, {"w": torch.ones(2)}, {"w/m": torch.zeros(())}, state)
+    path = store.save(12, snapshot, best=True)
     assert path == tmp_path / "checkpoints" / "step-00000012"
     loaded = store.load(path, for_training=True)
     assert loaded.model.keys() == tensors.keys()

@@ -57,11 +57,11 @@ def test_the_model_sees_large_images_through_windows_in_eval_mode_only():
     model.sliding = Sliding((16, 32), 0.25)
     model.eval()
     with torch.no_grad():
-        windowed = model(batch, ["a"])["a"]
+        windowed = model(batch, ["a"]).results["a"]
         assert set(calls) == {(16, 32)}
         assert len(calls) == 6
         assert windowed.batch.images.shape == (2, 3, 40, 56)
         model.train()
-        whole = model(batch, ["a"])["a"]
+        whole = model(batch, ["a"]).results["a"]
     assert calls[6:] == [(40, 56)]
     assert torch.equal(windowed.output["logits"], whole.output["logits"])

@@ -92,5 +92,5 @@ def make_batch(size=4, tasks=("a",), seed=0):
 
 
 def loss_of(model, batch, tasks=("a",)):
-    results = model(batch, tasks)
+    results = model(batch, tasks).results
     return sum(model.losses[task][0](r.output, r.batch)["ce"] for task, r in results.items())

@@ -1,12 +1,13 @@
-"""The moving average against its closed formula."""
+"""The moving average against its closed formula, the stochastic one against the mean."""
 
 import pytest
 import torch
-from tiny import Policy, make_model
+from tiny import Policy, make_batch, make_model
 
-from ftengine.config_train import EmaConfig
-from ftengine.ema import Ema
+from ftengine.averaging import Ema, Swa, refresh_norms
+from ftengine.config_train import EmaConfig, SwaConfig, TrainConfig
 from ftengine.freeze import Freezer
+from ftengine.precision import Precision
 from ftengine.protocols import Progress
 
 
@@ -23,7 +24,7 @@ def run(config, values):
     ema = Ema(model, config)
     for value in values[1:]:
         fill(value)
-        ema.update(model)
+        ema.after_step(model)
     return model, ema
 
 
@@ -61,7 +62,7 @@ def test_buffers_are_the_current_ones_of_every_type():
         for name, buffer in model.named_buffers():
             if name != "flag":
                 buffer.add_(3)
-    ema.update(model)
+    ema.after_step(model)
     current = dict(model.named_buffers())
     for name, buffer in ema.model.named_buffers():
         assert buffer.dtype == current[name].dtype
@@ -97,7 +98,7 @@ def test_it_continues_from_its_weights_and_count():
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.fill_(value)
-        resumed.update(model)
+        resumed.after_step(model)
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[name], tensor)
 
@@ -106,3 +107,63 @@ def test_it_continues_from_its_weights_and_count():
 def test_a_decay_is_between_0_and_1(decay):
     with pytest.raises(ValueError, match="decay"):
         EmaConfig(decay=decay)
+
+
+def averaged_epochs(start, values, restored_after=None):
+    """The stochastic average over epochs whose ends have weights v, for v in `values`; stopped and restored once."""
+    model = make_model()
+    config = SwaConfig(start=start)
+    swa = Swa(model, config, len(values))
+    used = []
+    for epoch, value in enumerate(values, 1):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.fill_(value)
+        used.append(swa.after_epoch(model, epoch))
+        if epoch == restored_after:
+            again = Swa(model, config, len(values))
+            again.model.load_state_dict(swa.model.state_dict())
+            again.updates = swa.updates
+            swa = again
+    return swa, used
+
+
+@pytest.mark.parametrize(
+    ("start", "averaged"), [(0.0, 6), (0.5, 3), (0.75, 2), (0.99, 1)], ids=["all", "half", "default", "last"]
+)
+@pytest.mark.parametrize("restored_after", [None, 3, 5])
+def test_the_stochastic_average_is_the_mean_of_the_last_epochs(start, averaged, restored_after):
+    swa, used = averaged_epochs(start, VALUES, restored_after)
+    assert used == [False] * (6 - averaged) + [True] * averaged
+    assert swa.updates == averaged
+    assert swa.ready
+    expected = sum(VALUES[-averaged:]) / averaged
+    for parameter in swa.model.parameters():
+        torch.testing.assert_close(parameter, torch.full_like(parameter, expected))
+
+
+def test_there_is_no_stochastic_average_before_its_start():
+    _, used = averaged_epochs(0.75, VALUES[:2])
+    assert used == [False, True]
+    assert not Swa(make_model(), SwaConfig(), 4).ready
+
+
+def test_statistics_are_taken_anew_but_for_what_is_frozen():
+    model = make_model()
+    Freezer(model, Policy({"c1"})).apply(Progress(0, 1))
+    swa = Swa(model, SwaConfig(start=0), 1)
+    swa.after_epoch(model, 1)
+    norms = {name: swa.model.get_submodule(f"backbone.stages.{name}") for name in ("c1.1", "c2.1")}
+    before = {name: norm.running_mean.clone() for name, norm in norms.items()}
+    seen = []
+    hook = norms["c2.1"].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].transpose(0, 1).flatten(1)))
+    batches = [(make_batch(seed=seed), ("a",)) for seed in range(3)]
+    refresh_norms(swa.model, model, batches, Precision(TrainConfig(precision="fp32", device="cpu"), False))
+    hook.remove()
+    assert torch.equal(norms["c1.1"].running_mean, before["c1.1"])
+    mean = torch.stack([values.mean(1) for values in seen]).mean(0)
+    variance = torch.stack([values.var(1) for values in seen]).mean(0)
+    torch.testing.assert_close(norms["c2.1"].running_mean, mean)
+    torch.testing.assert_close(norms["c2.1"].running_var, variance)
+    assert norms["c2.1"].momentum == 0.1
+    assert not any(module.training for module in swa.model.modules())

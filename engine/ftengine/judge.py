@@ -1,0 +1,79 @@
+"""Which evaluation is the best so far, and when there is no use in going on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ftengine.config_train import EarlyStopping
+from ftengine.evaluate import Evaluation
+
+
+@dataclass
+class Best:
+    """The best evaluation so far.
+
+    `since` counts the evaluations since `reference`, the last value that was better by early stopping's `min_delta`.
+    """
+
+    value: float = math.nan
+    step: int = 0
+    epoch: int = 0
+    values: dict[str, float] = field(default_factory=dict)
+    since: int = 0
+    reference: float = math.nan
+
+
+class Judge:
+    """`mode` says whether larger values of what is monitored are better (``max``) or smaller ones (``min``).
+
+    `history` holds every monitored value so far, negated where less is better, for schedules that react to it.
+    """
+
+    def __init__(self, mode: str, stopping: EarlyStopping | None) -> None:
+        self.mode = mode
+        self.stopping = stopping
+        self.best = Best()
+        self.history: list[float] = []
+
+    def __call__(self, evaluation: Evaluation, step: int, epoch: int) -> bool:
+        """Whether an evaluation after `step` steps and `epoch` epochs is the best so far.
+
+        One that is not finite never is: neither a value of NaN nor, whatever the metric says of it, a loss of NaN.
+        """
+        best = self.best
+        value = evaluation.monitored if math.isfinite(evaluation.values.get("loss", 0.0)) else math.nan
+        self.history.append(-value if self.mode == "min" else value)
+        is_best = self.gain(value, best.value) > 0
+        if is_best:
+            best.value, best.step, best.epoch, best.values = value, step, epoch, dict(evaluation.values)
+        if self.gain(value, best.reference) > (self.stopping.min_delta if self.stopping else 0.0):
+            best.reference, best.since = value, 0
+        else:
+            best.since += 1
+        return is_best
+
+    def gain(self, value: float, before: float) -> float:
+        """How much better `value` is than `before`: infinitely, if there was none; never, if it is not finite."""
+        if not math.isfinite(value):
+            return -math.inf
+        if math.isnan(before):
+            return math.inf
+        return before - value if self.mode == "min" else value - before
+
+    def patience_is_over(self) -> bool:
+        """Whether early stopping ends the run here."""
+        return self.stopping is not None and self.best.since >= self.stopping.patience
+
+    def state(self) -> dict[str, Any]:
+        """As JSON data; NaN is null."""
+        best = {key: None if value != value else value for key, value in vars(self.best).items()}
+        return {"best": best, "history": [None if value != value else value for value in self.history]}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state` returned."""
+        best: dict[str, Any] = {key: math.nan if value is None else value for key, value in state["best"].items()}
+        self.best = Best(**best)
+        self.history = [math.nan if value is None else value for value in state["history"]]

@@ -1,0 +1,96 @@
+"""A run's state as a checkpoint, and back."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ftengine.checkpoint import Checkpoint, Snapshot, Store, load_model
+from ftengine.errors import CheckpointError
+from ftengine.memory import peak_memory
+from ftengine.optim import load_optimizer_state, optimizer_state
+
+if TYPE_CHECKING:
+    from ftengine.training import Training
+
+
+def snapshot(run: Training) -> Snapshot:
+    """All that a resumed run needs. `model` is what was evaluated; the weights in training beside it if they differ."""
+    tensors, plain = optimizer_state(run.optimizer, run.model)
+    averaged = run.judged is not run.model
+    run.peak_memory = max(run.peak_memory, peak_memory(run.precision.device))
+    now = time.perf_counter()
+    state = {
+        "step": run.step,
+        "epoch": run.epoch,
+        "tasks": {name: task.state() for name, task in run.tasks.items()},
+        "data": {name: stream.fingerprint for name, stream in run.streams.items()},
+        "start": run.start,
+        "start_values": run.start_values,
+        "judge": run.judge.state(),
+        "freeze": run.freezer.policy.state(),
+        "audit": run.audit.state(),
+        "optimizer": plain,
+        "scaler": run.precision.state(),
+        "averaged": 0 if run.average is None else run.average.updates,
+        "epoch_loss": list(run.epoch_loss),
+        "meter": run.meter.state(),
+        "logged_step": run.logged_step,
+        "since_logged": now - run.logged_at,
+        "elapsed": now - run.started,
+        "images": run.images,
+        "seconds": run.seconds,
+        "trained": run.trained,
+        "peak_memory": run.peak_memory,
+    }
+    return Snapshot(run.judged.state_dict(), run.model.state_dict() if averaged else {}, tensors, state)
+
+
+def restore(run: Training, checkpoint: Checkpoint) -> None:
+    """Take a checkpoint's state; raises CheckpointError if it is another run's, or the data have changed."""
+    state = checkpoint.state
+    for name, stream in run.streams.items():
+        if state["data"].get(name) != stream.fingerprint:
+            raise CheckpointError(
+                f"{checkpoint.path}: the training data of {name!r} are not those of the run: samples or targets "
+                "have changed since; start a new run (with `backbone.weights: run:DIR` to build on this one)"
+            )
+    for name, task in run.tasks.items():
+        if state["tasks"].get(name) != task.state():
+            raise CheckpointError(
+                f"{checkpoint.path}: task {name!r} has learned something else from the training data than the run "
+                f"had\n  the run: {state['tasks'].get(name)}\n  now: {task.state()}"
+            )
+    load_model(run.model, checkpoint.training or checkpoint.model, checkpoint.path)
+    if run.average is not None:
+        load_model(run.average.model, checkpoint.model, checkpoint.path)
+        run.average.updates = state["averaged"]
+    load_optimizer_state(run.optimizer, run.model, checkpoint.optimizer, state["optimizer"])
+    if state["scaler"]:
+        run.precision.scaler.load_state_dict(state["scaler"])
+    run.judge.load_state(state["judge"])
+    run.freezer.policy.load_state(state["freeze"])
+    run.audit.load_state(state["audit"])
+    run.start, run.start_values = state["start"], state["start_values"]
+    run.step = run.saved_step = state["step"]
+    if run.judge.best.step == run.step:  # it may have been killed between the two pointers to this checkpoint
+        run.store.point("best", checkpoint.path)
+    run.epoch_loss = (state["epoch_loss"][0], state["epoch_loss"][1])
+    run.meter.load(state["meter"], run.precision.device)
+    run.started -= state["elapsed"]
+    run.logged_step = state["logged_step"]
+    run.logged_at = time.perf_counter() - state["since_logged"]
+    run.images, run.seconds = state["images"], state["seconds"]
+    run.trained, run.peak_memory = state["trained"], state["peak_memory"]
+
+
+def last_checkpoint(store: Store, run: Path) -> Checkpoint:
+    """The checkpoint that a resumed run continues from."""
+    path = store.find("last")
+    if path is None:
+        raise CheckpointError(
+            f"{run} has no checkpoint to continue from: expected {store.folder / 'last.json'}; if the run ended before "
+            "its first, delete the folder and start it again"
+        )
+    return store.load(path, for_training=True)

@@ -1,0 +1,68 @@
+"""Weights between those that a run started from and those that it ended with (WiSE-FT, Wortsman et al. 2022)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ftengine.checkpoint import Snapshot, load_model
+from ftengine.config_train import WiseFtConfig
+from ftengine.loop import evaluate_split
+from ftengine.resume import last_checkpoint
+from ftengine.start import load_start
+from ftengine.track import without_nan
+
+if TYPE_CHECKING:
+    from ftengine.training import Training
+
+
+def mix_with_start(run: Training, config: WiseFtConfig, directory: Path) -> None:
+    """Evaluate (1 - a) * start + a * end on `val` for each `a` of the grid, where the end is the last checkpoint.
+
+    A mixture that is better than every checkpoint so far is saved, and becomes the best. All evaluations are written
+    to ``wise_ft.json``. Doing it again, as a resumed run that is over does, gives the same.
+    """
+    last = last_checkpoint(run.store, directory)
+    start = load_start(directory, run.start)
+    before, chosen, rows = run.judge.best.value, None, []
+    run.tracker.say(f"mixing the weights of the start and of epoch {run.epoch:g}")
+    for alpha in sorted(config.grid, reverse=True):  # from the end on: of two that are equal, the nearer to it
+        load_model(run.judged, mixed(start, last.model, alpha, heads=config.heads), last.path)
+        evaluation = evaluate_split(run, "val", pictures=False)
+        rows.append({"alpha": alpha, **without_nan(evaluation.values)})
+        run.tracker.log(run.step, run.epoch, "wise_ft", {"alpha": alpha, **evaluation.values})
+        better = run.judge.gain(evaluation.monitored, run.judge.best.value) > 0
+        if better:
+            chosen = alpha
+            best = run.judge.best
+            best.value, best.values = evaluation.monitored, dict(evaluation.values)
+            best.step, best.epoch = run.step, round(run.epoch)
+        name = run.plan.monitor.name
+        run.tracker.say(f"  {alpha:.2f} of the end: {name} {evaluation.monitored:.4g}{'  best' if better else ''}")
+    text = json.dumps({"primary": run.plan.monitor.name, "chosen": chosen, "grid": rows}, indent=1)
+    (directory / "wise_ft.json").write_text(text + "\n")
+    if chosen is None:
+        run.tracker.say(f"no mixture is better than the best checkpoint, {before:.4g}: that stays")
+        return
+    state = {**last.state, "judge": run.judge.state(), "wise_ft": chosen}
+    model = mixed(start, last.model, chosen, heads=config.heads)
+    run.store.point("best", run.store.write(f"step-{run.step:08d}-mixed", Snapshot(model, {}, {}, state)))
+    run.store.prune()
+
+
+def mixed(start: Mapping[str, Tensor], end: Mapping[str, Tensor], alpha: float, *, heads: bool) -> dict[str, Tensor]:
+    """(1 - alpha) * start + alpha * end for parameters and BatchNorm's statistics alike, in float32.
+
+    What is no floating-point number is the end's, and so are heads and losses unless `heads` says otherwise.
+    """
+    return {
+        name: torch.lerp(start[name].float(), tensor.float(), alpha).to(tensor.dtype)
+        if tensor.is_floating_point() and (heads or name.startswith("backbone."))
+        else tensor
+        for name, tensor in end.items()
+    }
