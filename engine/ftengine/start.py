@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ftengine.checkpoint import _read_tensors, _sha256, _sync
 from ftengine.errors import CheckpointError, name_list
 from ftengine.model import Model
+from ftengine.protocols import Backbone
 
 FILE = "start.safetensors"
 
@@ -55,7 +56,32 @@ def start_values(model: Model, start: Mapping[str, Tensor]) -> dict[str, Tensor]
     `start` has the names of ``model.state_dict()``. Raises CheckpointError if it is another model's: other names, also
     of buffers, or other shapes.
     """
-    own = model.state_dict()
+    _check(model, start)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {name: start[names[id(parameter)]] for name, parameter in model.parameter_names().items()}
+
+
+def distance(backbone: Backbone, start: Mapping[str, Tensor]) -> dict[str, float]:
+    """How far a backbone's parameters have moved from `start`, relative to its size: ||w - w0|| / ||w0|| (L2).
+
+    ``backbone`` is that of all parameters, the others that of each stage that has any; buffers, such as BatchNorm's
+    statistics, do not count, and what stages share counts once, in the first. Summed in float64 on the CPU: a
+    synchronisation point. `start` has the names of ``backbone.state_dict()``: an adapted backbone and its start are
+    merged first. Raises CheckpointError where it does not fit.
+    """
+    _check(backbone, start)
+    moved: dict[str, float] = {}
+    norms: dict[str, float] = {}
+    for name, parameter in backbone.stages.named_parameters():
+        before, now = start[f"stages.{name}"].detach().cpu().double(), parameter.detach().cpu().double()
+        for key in ("backbone", name.partition(".")[0]):
+            moved[key] = moved.get(key, 0.0) + float((now - before).square().sum())
+            norms[key] = norms.get(key, 0.0) + float(before.square().sum())
+    return {key: _ratio(math.sqrt(moved[key]), math.sqrt(norms[key])) for key in moved}
+
+
+def _check(module: nn.Module, start: Mapping[str, Tensor]) -> None:
+    own = module.state_dict()
     missing, unexpected = own.keys() - start.keys(), start.keys() - own.keys()
     shapes = [name for name in own.keys() & start.keys() if own[name].shape != start[name].shape]
     if missing or unexpected or shapes:
@@ -63,28 +89,6 @@ def start_values(model: Model, start: Mapping[str, Tensor]) -> dict[str, Tensor]
             f"the weights that the run started from do not fit the model; missing: {name_list(missing, 4)}; "
             f"unexpected: {name_list(unexpected, 4)}; of another shape: {name_list(shapes, 4)}"
         )
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return {name: start[names[id(parameter)]] for name, parameter in model.parameter_names().items()}
-
-
-def distance(model: Model, start: Mapping[str, Tensor]) -> dict[str, float]:
-    """How far the backbone's parameters have moved from `start`, relative to its size: ||w - w0|| / ||w0|| (L2).
-
-    ``backbone`` is that of all its parameters, the others of each stage that has any; buffers, such as BatchNorm's
-    statistics, do not count. Summed in float64 on the CPU: a synchronisation point. `start` has the names of
-    ``model.state_dict()``, so an adapted backbone is merged first. Raises CheckpointError where it does not fit.
-    """
-    values = start_values(model, start)
-    moved: dict[str, float] = {}
-    norms: dict[str, float] = {}
-    for name, parameter in model.parameter_names().items():
-        stage = name.partition(".")[0]
-        if stage in model.backbone.stages:
-            before, now = values[name].cpu().double(), parameter.detach().cpu().double()
-            for key in ("backbone", stage):
-                moved[key] = moved.get(key, 0.0) + float((now - before).square().sum())
-                norms[key] = norms.get(key, 0.0) + float(before.square().sum())
-    return {key: _ratio(math.sqrt(moved[key]), math.sqrt(norms[key])) for key in moved}
 
 
 def _ratio(moved: float, norm: float) -> float:
