@@ -22,9 +22,9 @@ class Mixing:
     their own:
 
     - mixup: s x + (1 - s) x', s from Beta(a, a). Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018.
-    - cutmix: x with a box of x', whose sides are √(1 - s) of the image's and which is cut off at its edges; labels go by
-      the share of pixels that this leaves. Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with
-      Localizable Features", 2019.
+    - cutmix: x with a box of x', whose sides are √(1 - s) of the image's and which is cut off at its edges; s is then
+      the share of pixels that this leaves. Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers
+      with Localizable Features", 2019.
 
     What is random comes from torch's default generator of the CPU, whatever device the batch is on.
     """
@@ -59,21 +59,14 @@ class Mixing:
 
 def _size(batch: StreamBatch) -> tuple[int, int]:
     """(height, width) of every image in the batch."""
-    sizes = {frame.size for frame in batch.frames}
-    if len(sizes) > 1:
-        different = ", ".join(f"{name} {height}x{width}" for name, (height, width) in _examples(batch))
+    examples = {frame.size: name for name, frame in zip(batch.ids, batch.frames, strict=True)}
+    if len(examples) > 1:
+        different = ", ".join(f"{name}: {height}x{width}" for (height, width), name in examples.items())
         raise DataError(
-            f"mix: images of unequal sizes ({different}) cannot be mixed; use image.fit crop, stretch or pad, which give "
-            "all of them the same"
+            f"mix: images of unequal sizes cannot be mixed ({different}); use image.fit crop, stretch or pad, by which "
+            "all have the same"
         )
-    return sizes.pop()
-
-
-def _examples(batch: StreamBatch) -> list[tuple[str, tuple[int, int]]]:
-    """The ids and sizes of two images that differ."""
-    first = batch.frames[0].size
-    other = next(i for i, frame in enumerate(batch.frames) if frame.size != first)
-    return [(batch.ids[0], first), (batch.ids[other], batch.frames[other].size)]
+    return batch.frames[0].size
 
 
 def _filled(images: Tensor, batch: StreamBatch) -> Tensor:

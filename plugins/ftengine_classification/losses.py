@@ -18,8 +18,11 @@ from ftengine_classification.options import BinaryCrossEntropyOptions, CrossEntr
 class CrossEntropy(Loss):
     """``cross_entropy``: -log of the true class's softmax; a mean weighted by class where there are weights.
 
-    Reads ``output["logits"]`` [B, C] and ``targets["label"]`` int64 [B]. Label smoothing as in Szegedy et al.,
-    "Rethinking the Inception Architecture for Computer Vision", 2016.
+    Reads ``output["logits"]`` [B, C] and ``targets["label"]``, int64 [B] or the classes' probabilities, float [B, C].
+    With probabilities t, class weights w and label smoothing s it is the sum over images and classes of
+    w (t (1 - s) + s / C) (-log p), over that of w t: an image of mixed classes weighs what these weigh in proportion,
+    and one-hot rows give what class ids give. "balanced" weights are those of the training split, however its images
+    are mixed. Label smoothing as in Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2016.
     """
 
     weight: Tensor | None
@@ -31,22 +34,23 @@ class CrossEntropy(Loss):
         self.register_buffer("weight", weight, persistent=False)
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        loss = F.cross_entropy(
-            output["logits"].float(),
-            batch.targets["label"],
-            weight=self.weight,
-            label_smoothing=self.label_smoothing,
-        )
+        logits, label = output["logits"].float(), batch.targets["label"]
+        if label.is_floating_point():
+            # Of probabilities torch's mean is over images, whatever the weights of their classes.
+            total = F.cross_entropy(logits, label, self.weight, reduction="sum", label_smoothing=self.label_smoothing)
+            return {"cross_entropy": total / _weight_of(label, self.weight)}
+        loss = F.cross_entropy(logits, label, weight=self.weight, label_smoothing=self.label_smoothing)
         return {"cross_entropy": loss}
 
 
 class Focal(Loss):
     """``focal``: cross-entropy times (1 - p_t)^gamma, where p_t is the probability of what is true.
 
-    Reads ``output["logits"]`` [B, C] and ``targets["label"]`` int64 [B] (softmax form) or ``targets["labels"]``
-    float [B, C] (sigmoid form, in which `alpha` weighs positives and 1 - alpha negatives). The result is the mean,
-    weighted by class where there are weights, so that gamma 0 is plain (binary) cross-entropy.
-    Lin et al., "Focal Loss for Dense Object Detection", 2017.
+    Reads ``output["logits"]`` [B, C] and ``targets["label"]`` (softmax form) or ``targets["labels"]`` float [B, C]
+    (sigmoid form, in which `alpha` weighs positives and 1 - alpha negatives). The result is the mean, weighted by class
+    where there are weights, so that gamma 0 is plain (binary) cross-entropy. ``label`` is int64 [B], or the classes'
+    probabilities, float [B, C]: an image's loss is then what it is for each class, weighted by the class's probability,
+    and so it is with ``labels`` between 0 and 1. Lin et al., "Focal Loss for Dense Object Detection", 2017.
     """
 
     weight: Tensor | None
@@ -68,16 +72,22 @@ class Focal(Loss):
         logits = output["logits"].float()
         if self.multi_label:
             labels = batch.targets["labels"].float()
-            loss = self.focus(F.binary_cross_entropy_with_logits(logits, labels, reduction="none"))
+            positive, negative = labels * self.focus(F.softplus(-logits)), (1 - labels) * self.focus(F.softplus(logits))
             if self.alpha is not None:
-                loss = loss * (self.alpha * labels + (1 - self.alpha) * (1 - labels))
-            weight = None if self.weight is None else self.weight.expand_as(loss)
-        else:
-            label = batch.targets["label"]
-            loss = self.focus(F.cross_entropy(logits, label, reduction="none"))
-            weight = None if self.weight is None else self.weight[label]
-        mean = loss.mean() if weight is None else (loss * weight).sum() / weight.sum()
-        return {"focal": mean}
+                positive, negative = self.alpha * positive, (1 - self.alpha) * negative
+            loss = positive + negative
+            mean = loss.mean() if self.weight is None else (loss * self.weight).sum() / (len(loss) * self.weight.sum())
+            return {"focal": mean}
+        label = batch.targets["label"]
+        if label.is_floating_point():
+            each = label * self.focus(-F.log_softmax(logits, dim=1))
+            total = each.sum() if self.weight is None else (each * self.weight).sum()
+            return {"focal": total / _weight_of(label, self.weight)}
+        loss = self.focus(F.cross_entropy(logits, label, reduction="none"))
+        if self.weight is None:
+            return {"focal": loss.mean()}
+        weight = self.weight[label]
+        return {"focal": (loss * weight).sum() / weight.sum()}
 
     def focus(self, cross_entropy: Tensor) -> Tensor:
         """`cross_entropy` times (1 - p_t)^gamma; p_t is exp(-cross_entropy)."""
@@ -89,8 +99,8 @@ class Focal(Loss):
 class BinaryCrossEntropy(Loss):
     """``binary_cross_entropy``: the mean over images and classes of each class's sigmoid cross-entropy.
 
-    Reads ``output["logits"]`` [B, C] and ``targets["labels"]`` float [B, C]. With label smoothing s the targets are
-    s / 2 and 1 - s / 2.
+    Reads ``output["logits"]`` [B, C] and ``targets["labels"]`` float [B, C], in 0..1. With label smoothing s a target t
+    is t (1 - s) + s / 2.
     """
 
     pos_weight: Tensor | None
@@ -137,6 +147,11 @@ def class_weights(
             f"{', '.join(labels.names)}"
         )
     return torch.tensor(given, dtype=torch.float32)
+
+
+def _weight_of(label: Tensor, weight: Tensor | None) -> Tensor:
+    """What images weigh together whose classes have the probabilities `label` [B, C]; 1 each without `weight` [C]."""
+    return label.sum() if weight is None else (label * weight).sum()  # no matrix product: autocast would round it
 
 
 def _balanced(context: LossContext) -> np.ndarray:

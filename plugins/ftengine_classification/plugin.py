@@ -21,6 +21,7 @@ def register_tasks() -> Iterator[TaskSpec]:
             "label": Defaults(head="linear", loss="cross_entropy", metrics=("accuracy", "f1")),
             "labels": Defaults(head="linear", loss="binary_cross_entropy", metrics=("f1", "auroc")),
         },
+        soft=("label", "labels"),
     )
 
 
@@ -51,6 +52,7 @@ def register_losses() -> Iterator[LossSpec]:
         summary="Softmax cross-entropy, with label smoothing and class weights.",
         options=options.CrossEntropyOptions,
         fields=("label",),
+        soft=True,
     )
     yield LossSpec(
         name="focal",
@@ -59,6 +61,7 @@ def register_losses() -> Iterator[LossSpec]:
         summary="Focal loss, of the softmax (single-label) or the sigmoids (multi-label).",
         options=options.FocalOptions,
         fields=("label", "labels"),
+        soft=True,
     )
     yield LossSpec(
         name="binary_cross_entropy",
@@ -67,6 +70,7 @@ def register_losses() -> Iterator[LossSpec]:
         summary="Sigmoid cross-entropy of each class, with label smoothing and weights of the positives.",
         options=options.BinaryCrossEntropyOptions,
         fields=("labels",),
+        soft=True,
     )
 
 

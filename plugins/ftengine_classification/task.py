@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
+from torch.nn import functional
 
 from ftengine.errors import DataError, FtengineError, name_list
-from ftengine.protocols import Dataset, Encoder, LabelMap, Prediction, Target, Task, TaskContext
+from ftengine.protocols import Dataset, Encoder, LabelMap, Prediction, Target, Targets, Task, TaskContext
 from ftengine_classification.options import TaskOptions
 
 MIN_STRATUM = 5
@@ -82,6 +84,12 @@ class Classification(Task):
         if self.multi_label:
             return MultiLabelEncoder(index, len(self.labels))
         return LabelEncoder(index)
+
+    def soften(self, targets: Targets) -> dict[str, Tensor]:
+        """``label``, int64 [B], one-hot; ``labels`` as they are: float32 [B, C] in 0..1."""
+        if self.multi_label:
+            return {"labels": targets["labels"]}
+        return {"label": functional.one_hot(targets["label"], len(self.labels)).float()}
 
     def describe(self, prediction: Prediction) -> dict[str, Any]:
         """``label`` and its ``score``, or ``labels`` joined by ";"; then ``p(<class>)`` for every class."""

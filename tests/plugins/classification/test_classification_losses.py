@@ -152,6 +152,9 @@ def test_focal_gradient_is_finite_where_the_probability_rounds_to_one(multi_labe
     targets = {"label": torch.zeros(4, dtype=torch.int64), "labels": torch.tensor([[1.0, 0, 0]] * 4)}
     loss({"logits": logits}, batch(**targets))["focal"].backward()
     assert logits.grad.isfinite().all()
+    logits.grad = None
+    loss({"logits": logits}, batch(label=torch.eye(3)[[0] * 4], labels=targets["labels"]))["focal"].backward()
+    assert logits.grad.isfinite().all()
 
 
 def test_binary_cross_entropy():
@@ -171,6 +174,81 @@ def test_balanced_positives_weigh_negatives_over_positives():
     z, y = LOGITS.double().numpy(), LABELS.double().numpy()
     expected = (weight * y * np.log1p(np.exp(-z)) + (1 - y) * np.log1p(np.exp(z))).mean()
     assert value(loss).item() == pytest.approx(expected, rel=1e-6)
+
+
+SINGLE = {
+    "cross_entropy": lambda **options: CrossEntropy(CrossEntropyOptions(**options), context()),
+    "focal": lambda **options: Focal(FocalOptions(**options), context()),
+}
+CHOICES = [
+    ("cross_entropy", {}),
+    ("cross_entropy", {"label_smoothing": 0.2}),
+    ("cross_entropy", {"class_weights": "balanced"}),
+    ("cross_entropy", {"class_weights": [1.0, 2.0, 5.0], "label_smoothing": 0.2}),
+    ("focal", {}),
+    ("focal", {"gamma": 0.5, "class_weights": [1.0, 2.0, 5.0]}),
+]
+
+
+def of_label(loss, label, logits=LOGITS):
+    (term,) = loss({"logits": logits}, batch(label=label)).values()
+    return term
+
+
+@pytest.mark.parametrize(("name", "options"), CHOICES)
+def test_one_hot_labels_are_class_ids(name, options):
+    loss = SINGLE[name](**options)
+    logits = LOGITS.clone().requires_grad_()
+    results = []
+    for label in (LABEL, torch.eye(3)[LABEL]):
+        term = of_label(loss, label, logits)
+        (gradient,) = torch.autograd.grad(term, logits)
+        results.append((term.detach(), gradient))
+    torch.testing.assert_close(results[1], results[0], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "options"), CHOICES)
+def test_a_mixed_label_is_the_mean_of_both_weighed_by_class_and_share(name, options):
+    """What it is by the definition: sum over both labels of share * class weight * loss, over share * class weight."""
+    loss = SINGLE[name](**options)
+    other, share = LABEL.roll(1), 0.3
+    weight = torch.ones(3) if loss.weight is None else loss.weight
+    top, bottom = 0.0, 0.0
+    for part, label in ((share, LABEL), (1 - share, other)):
+        own = weight[label].sum()
+        top += part * own * of_label(loss, label)  # the loss of ids is a mean that is weighted by class
+        bottom += part * own
+    mixed = share * torch.eye(3)[LABEL] + (1 - share) * torch.eye(3)[other]
+    torch.testing.assert_close(of_label(loss, mixed), top / bottom, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        BinaryCrossEntropy(BinaryCrossEntropyOptions(), context(True)),
+        BinaryCrossEntropy(BinaryCrossEntropyOptions(pos_weight=[1.0, 2.0, 5.0], label_smoothing=0.2), context(True)),
+        Focal(FocalOptions(), context(True)),
+        Focal(FocalOptions(alpha=0.25, gamma=0.5, class_weights=[1.0, 2.0, 5.0]), context(True)),
+    ],
+    ids=["plain", "weighted", "focal", "weighted_focal"],
+)
+def test_mixed_labels_of_an_image_are_the_mean_of_both(loss):
+    def term(labels):
+        (value,) = loss({"logits": LOGITS}, batch(labels=labels)).values()
+        return value
+
+    other, share = LABELS.roll(1, 0), 0.3
+    expected = share * term(LABELS) + (1 - share) * term(other)
+    torch.testing.assert_close(term(share * LABELS + (1 - share) * other), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "options"), CHOICES)
+def test_soft_labels_under_autocast_are_those_of_single_precision(name, options):
+    loss = SINGLE[name](**options)
+    soft = 0.3 * torch.eye(3)[LABEL] + 0.7 * torch.eye(3)[LABEL.roll(1)]
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = of_label(loss, soft)
+    torch.testing.assert_close(inside, of_label(loss, soft), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize(

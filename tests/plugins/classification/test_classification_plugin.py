@@ -63,3 +63,9 @@ def test_naming_the_components_imports_no_torch():
 def test_every_option_says_what_it_does():
     missing = [f"{s.name}.{n}" for s in SPECS for n, f in s.options.model_fields.items() if not f.description]
     assert missing == []
+
+
+def test_what_the_task_softens_every_loss_of_it_takes():
+    (task,) = plugin.register_tasks()
+    assert task.soft == ("label", "labels")
+    assert {spec.name for spec in plugin.register_losses() if spec.soft} == {s.name for s in plugin.register_losses()}

@@ -181,3 +181,18 @@ def test_strata_of_combinations_merge_rare_ones_by_their_rarest_class():
     # Each rare combination holds the rarest class, c.
     assert len(set(strata[11:])) == 1
     assert len(set(strata)) == 3
+
+
+def test_softened_labels_are_one_hot():
+    label = torch.tensor([2, 0])
+    soft = single().soften({"label": label})
+    assert list(soft) == ["label"]
+    assert soft["label"].dtype == torch.float32
+    assert soft["label"].tolist() == [[0, 0, 1], [1, 0, 0]]
+
+
+def test_labels_are_soft_already():
+    labels = torch.tensor([[1.0, 0, 1], [0, 0, 0]])
+    soft = multi().soften({"labels": labels})
+    assert list(soft) == ["labels"]
+    assert torch.equal(soft["labels"], labels)
