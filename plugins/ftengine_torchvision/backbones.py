@@ -21,6 +21,7 @@ from ftengine.errors import WeightsError
 from ftengine.plugin import Options
 from ftengine.protocols import Backbone, BackboneContext
 from ftengine_torchvision.catalogue import FAMILY, FEATURES
+from ftengine_torchvision.depth import add_stochastic_depth
 from ftengine_torchvision.staging import Stages, assemble, by_pool, by_stride, published_weights
 from ftengine_torchvision.transformers import ClassToken, PatchEmbedding, SwinBackbone, ViTBackbone
 
@@ -31,6 +32,7 @@ def build_resnet(name: str, options: Any, context: BackboneContext) -> Backbone:
     Level ci is [B, C, H / 2^i, W / 2^i], rounded up. C of c5: 512 with basic blocks, 2048 with bottlenecks.
     """
     model = models.get_model(name, weights=None)
+    add_stochastic_depth(model, options.stochastic_depth)
     stages: Stages = {
         "c1": nn.Sequential(model.conv1, model.bn1, model.relu),
         "c2": nn.Sequential(model.maxpool, model.layer1),
@@ -103,6 +105,7 @@ def build_efficientnet(name: str, options: Any, context: BackboneContext) -> Bac
 def build_mobilenet_v2(name: str, options: Any, context: BackboneContext) -> Backbone:
     """MobileNet v2: [B, C, H / 2^i, W / 2^i], rounded up; c5 ends with the widening 1x1 convolution (C = 1280)."""
     model = models.get_model(name, weights=None)
+    add_stochastic_depth(model, options.stochastic_depth)
     return assemble(name, model, by_stride(model.features), context, output_stride=options.output_stride)
 
 
@@ -112,6 +115,7 @@ def build_mobilenet_v3(name: str, options: Any, context: BackboneContext) -> Bac
     ``pooled`` is [B, 1024 or 1280, 1, 1]: the mean of c5 after the published classifier's first layer.
     """
     model = models.get_model(name, weights=None, dropout=options.dropout)
+    add_stochastic_depth(model, options.stochastic_depth)
     stages = by_stride(model.features)
     width = model.classifier[0].out_features
     stages["pooled"] = nn.Sequential(
@@ -123,6 +127,7 @@ def build_mobilenet_v3(name: str, options: Any, context: BackboneContext) -> Bac
 def build_regnet(name: str, options: Any, context: BackboneContext) -> Backbone:
     """RegNet X and Y: c1 the stem, c2 … c5 the four stages: [B, C, H / 2^i, W / 2^i], rounded up."""
     model = models.get_model(name, weights=None)
+    add_stochastic_depth(model, options.stochastic_depth)
     stages = by_stride([model.stem, *model.trunk_output])
     return assemble(name, model, stages, context, output_stride=options.output_stride)
 
@@ -139,6 +144,7 @@ def build_vit(name: str, options: Any, context: BackboneContext) -> Backbone:
     model = models.get_model(
         name, weights=None, image_size=size, dropout=options.dropout, attention_dropout=options.attention_dropout
     )
+    add_stochastic_depth(model, options.stochastic_depth)
     blocks = list(model.encoder.layers)
     quarter = len(blocks) // 4
     groups = [blocks[i * quarter : (i + 1) * quarter] for i in range(4)]
