@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 import subprocess
 import time
@@ -215,7 +216,7 @@ def summarise_run(training: Training, directory: Path, console: Console) -> None
         "device": str(training.precision.device),
         "precision": training.precision.name,
         "parameters": {"total": sum(p.numel() for p in training.model.parameters()), "trained": training.trained},
-        "moved": moved(training, directory),
+        **without_nan({"moved": moved(training, directory)}),
         "peak_memory": {
             "bytes": max(training.peak_memory, peak_memory(training.precision.device)),
             "of": "cuda" if training.precision.device.type == "cuda" else "process",
@@ -225,6 +226,9 @@ def summarise_run(training: Training, directory: Path, console: Console) -> None
     if best.step:
         columns = {"at the start": training.start_values, **metrics}
         show_results(console, columns, f"best checkpoint, epoch {best.epoch}")
+        before = training.start_values.get(plan.monitor.name, math.nan)
+        if training.judge.gain(before, best.value) > 0:
+            training.tracker.warn(f"{plan.monitor.name} was better at the start: {before:.4g}; training has done harm")
     else:
         training.tracker.warn(
             f"no checkpoint is the best: {plan.monitor.name} was never a finite number; "

@@ -37,7 +37,7 @@ def test_all_five_are_used(finished):
 
 
 def test_the_metric_is_better_when_smaller(finished):
-    errors = [line["error_rate"] for line in finished.lines("val")]
+    errors = [line["error_rate"] for line in finished.lines("val")[1:]]
     assert finished.summary["metrics"]["val"]["error_rate"] == min(errors)
 
 

@@ -16,9 +16,8 @@ def finished(runs):
 
 def test_metrics_lines(finished):
     lines = finished.lines()
-    assert [(line["step"], line["split"]) for line in lines] == [
-        (step, split) for step in range(1, 10) for split in (("train", "val") if step % 3 == 0 else ("train",))
-    ]
+    steps = [(step, split) for step in range(1, 10) for split in (("train", "val") if step % 3 == 0 else ("train",))]
+    assert [(line["step"], line["split"]) for line in lines] == [(0, "val"), *steps], "the start is evaluated, too"
     for line in lines:
         assert line["epoch"] == pytest.approx(line["step"] / 3, abs=1e-4)
         assert math.isfinite(line["loss"])
@@ -43,6 +42,12 @@ def test_summary(finished):
     assert (summary["device"], summary["precision"]) == ("cpu", "fp32")
     assert summary["seconds"] > 0
     by_step = {line["step"]: line for line in finished.lines("val")}
+    start = by_step.pop(0)
+    assert summary["start"] == {key: start[key] for key in ("loss", "accuracy", "f1")}
+    assert summary["parameters"] == {"total": 6474, "trained": 6474}
+    assert 0 < summary["moved"] < 10
+    assert summary["peak_memory"]["of"] == "process"
+    assert summary["peak_memory"]["bytes"] > 2**20
     best = by_step[summary["best_step"]]
     assert summary["metrics"]["val"] == {key: best[key] for key in ("loss", "accuracy", "f1")}
     assert best["accuracy"] == max(line["accuracy"] for line in by_step.values())
@@ -99,7 +104,7 @@ def test_early_stopping(runs):
     run = runs({**still, "train": {"epochs": 9, "early_stopping": 2}})
     assert run.summary["epochs"] == 3
     assert run.summary["best_epoch"] == 1
-    assert [line["step"] for line in run.lines("val")] == [3, 6, 9]
+    assert [line["step"] for line in run.lines("val")] == [0, 3, 6, 9]
     run = runs({"train": {"epochs": 5, "early_stopping": {"patience": 1, "min_delta": 2}}})
     assert run.summary["epochs"] == 2, "accuracy cannot rise by 2"
 
@@ -150,14 +155,17 @@ def test_no_test_split(finished, cli):
 
 def test_eval_every(runs):
     run = runs({"train": {"epochs": 5, "eval_every": 2}})
-    assert [line["step"] for line in run.lines("val")] == [6, 12, 15], "every second epoch, and the last"
+    assert [line["step"] for line in run.lines("val")] == [0, 6, 12, 15], "the start, every second epoch, and the last"
 
 
 def test_monitor_loss(runs):
     run = runs({"train": {"epochs": 4, "monitor": "loss"}, "optimizer": {"lr": 0.3}})
     assert run.summary["primary"] == "loss"
     by_step = {line["step"]: line["loss"] for line in run.lines("val")}
+    start = by_step.pop(0)
     assert run.summary["best_step"] == min(by_step, key=by_step.get)
+    assert start < min(by_step.values()), "a rate so high does harm"
+    assert f"loss was better at the start: {start:.4g}" in run.result.stdout
 
 
 def test_only_best_and_last_checkpoints_stay(runs):
@@ -195,7 +203,7 @@ def test_no_gpu_is_said_before_training(runs, monkeypatch):
 def test_a_gain_below_min_delta_is_the_best_but_does_not_reset_patience(runs):
     train = {"epochs": 6, "early_stopping": {"patience": 2, "min_delta": 10.0}, "monitor": "loss"}
     run = runs({"train": train})
-    evaluations = run.lines("val")
+    evaluations = run.lines("val")[1:]
     assert len(evaluations) == 3  # the first counts as an improvement, the two after it do not
     losses = [line["loss"] for line in evaluations]
     assert min(losses) < losses[0]
