@@ -18,9 +18,17 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "ftengine.cli_run:predict",
         "Apply a run's best checkpoint to images: files, folders, or glob patterns.",
     ),
+    "export": (
+        "ftengine.cli_export:export",
+        "Write a run's model to one .safetensors file, its adapter merged.",
+    ),
     "lr-find": (
         "ftengine.cli_lr_find:lr_find",
         "Find a learning rate: raise it batch by batch until the loss diverges.",
+    ),
+    "compare": (
+        "ftengine.cli_compare:compare",
+        "Run fine-tuning strategies on your data, and say which to use.",
     ),
     "plugins": ("ftengine.cli_plugins:plugins", "List plugins and their components."),
     "config": ("ftengine.cli_config:config", "Check a config, show what it means, or print its schema."),

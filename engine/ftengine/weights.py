@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ftengine.document import read
 from ftengine.errors import WeightsError, name_list
 from ftengine.protocols import Backbone, Head
 from ftengine.weight_source import WeightSource
@@ -58,12 +60,16 @@ def load_weights(backbone: Backbone, source: WeightSource) -> Coverage | None:
     """
     if source.kind == "none":
         return None
-    file, label = _locate(backbone, source)
-    tensors = read_tensors(file)
     if source.kind == "run":
+        tensors, label = _of_run(Path(source.value))
         backbone.mean, backbone.std = (tuple(tensors[key].flatten().tolist()) for key in ("mean", "std"))
-        tensors = {name: tensor for name, tensor in tensors.items() if name.startswith("backbone.")}
+        others = {name for name in tensors if not name.startswith("backbone.")}
+    else:
+        file, label = _locate(backbone, source)
+        tensors, others = read_tensors(file), _read_header(backbone, file)
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in others}
     coverage = assign(backbone, tensors, label, source.allow)
+    coverage.discarded += sorted(others)
     if coverage.missing or coverage.mismatched or coverage.unexpected:
         report = "\n".join(coverage.describe())
         hint = "if these differences are meant, list globs for them under backbone.weights.allow"
@@ -74,15 +80,38 @@ def load_weights(backbone: Backbone, source: WeightSource) -> Coverage | None:
 def _locate(backbone: Backbone, source: WeightSource) -> tuple[Path, str]:
     if source.kind == "file":
         return Path(source.value), source.value
-    if source.kind == "run":
-        from ftengine.checkpoint import best_or_last
-
-        folder = best_or_last(Path(source.value))
-        return folder / "model.safetensors", f"run:{source.value} ({folder.name})"
     if backbone.url is None:
         raise WeightsError(f"backbone.weights: nothing is known of where {source.value!r} can be had")
     file = published_file(backbone.url, backbone.weights_file, source.value, "backbone.weights")
     return file, f"{source.value} ({backbone.url})"
+
+
+def _of_run(run: Path) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a run's best checkpoint, its adapter merged, and what to call them."""
+    from ftengine.checkpoint import best_or_last
+
+    folder, config = best_or_last(run), run / "resolved.yaml"
+    label = f"run:{run} ({folder.name})"
+    if not config.is_file() or read(config).data.get("adapter") is None:
+        return read_tensors(folder / "model.safetensors"), label
+    from ftengine.export import merged_tensors  # it builds the run's model
+
+    return merged_tensors(run, folder), f"{label}, with its adapter merged"
+
+
+def _read_header(backbone: Backbone, file: Path) -> set[str]:
+    """Take mean and deviation from a file that was exported, and return its names that are not a backbone's."""
+    try:
+        with safetensors.safe_open(file, "pt") as content:
+            header = content.metadata() or {}
+        if "ftengine" not in header:
+            return set()
+        backbone.mean, backbone.std = (tuple(map(float, json.loads(header[key]))) for key in ("mean", "std"))
+        return set(json.loads(header["others"]))
+    except SafetensorError:  # another format
+        return set()
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{file}: what ftengine says in its header is damaged: {error!r}") from None
 
 
 def published_file(url: str, file_name: str | None, label: str, key: str) -> Path:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from tiny import TinyBackbone
 
-from ftengine.checkpoint import Store
+from ftengine.checkpoint import Snapshot, Store
 from ftengine.errors import WeightsError
 from ftengine.weight_source import WeightSource
 from ftengine.weights import assign, load_weights, published_file, read_tensors
@@ -224,7 +224,7 @@ def test_the_backbone_of_an_earlier_run(backbone, tmp_path):
     tensors = {f"backbone.stages.{name}": tensor for name, tensor in other_tensors().items()}
     normalisation = {"mean": torch.full((1, 3, 1, 1), 0.25), "std": torch.full((1, 3, 1, 1), 0.75)}
     rest = {"heads.a.fc.weight": torch.zeros(3), **normalisation}
-    Store(tmp_path).save(7, {**tensors, **rest}, {}, {}, {}, best=True)
+    Store(tmp_path).save(7, Snapshot({**tensors, **rest}, {}, {}, {}), best=True)
     coverage = load_weights(backbone, WeightSource("run", str(tmp_path)))
     assert coverage.source == f"run:{tmp_path} (step-00000007)"
     assert coverage.unexpected == []
