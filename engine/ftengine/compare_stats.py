@@ -1,0 +1,149 @@
+"""The statistics of a comparison: intervals over seeds, and which strategy to recommend. Needs no torch."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+LEVEL = 0.95
+FASTER = 0.8
+"""A run counts as cheaper if it takes at most this part of another's time."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean, and half the width of its 95 % interval: None for a single value, of which nothing can be said."""
+
+    mean: float
+    half: float | None
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the whole interval lies on one side of 0; never so for a single value."""
+        return self.half is not None and abs(self.mean) > self.half
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Student's t interval of the mean of n independent values: mean ± t(0.975, n - 1) · s / √n (Student 1908)."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return Interval(mean, None)
+    from scipy.stats import t  # type: ignore[import-untyped]
+
+    quantile = float(t.ppf((1 + LEVEL) / 2, len(values) - 1))
+    return Interval(mean, quantile * statistics.stdev(values) / math.sqrt(len(values)))
+
+
+def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Interval:
+    """The interval of a - b over the seeds that both have: they share data order and start, so it is paired."""
+    return interval([a[seed] - b[seed] for seed in a if seed in b])
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A strategy that finished with every seed. `values` by seed; `seconds` a run; `lost` by seed, if measured."""
+
+    name: str
+    values: Mapping[int, float]
+    seconds: float
+    lost: Mapping[int, float] | None = None
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values.values())
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """A strategy, and why it: one or two sentences with the numbers."""
+
+    strategy: str
+    reason: str
+
+
+def recommend(candidates: Sequence[Candidate], metric: str, mode: str) -> Recommendation | None:
+    """The strategy with the best mean or, of those that cannot be told from it, the cheapest; None without any.
+
+    One cannot be told from the best if the 95 % interval of their paired differences holds 0. Of these, those stay
+    than which none is at least 20 % faster; of these, if it was measured, those that do not lose more than the one
+    that loses least, as far as the seeds can tell; of these the best mean is recommended. A single seed tells
+    nothing, and the best value is recommended as no more than that.
+    """
+    if not candidates:
+        return None
+    sign = -1 if mode == "min" else 1
+    ranked = sorted(candidates, key=lambda item: -sign * item.mean)
+    best = ranked[0]
+    seeds = len(best.values)
+    if seeds == 1:
+        return Recommendation(best.name, _one_seed(ranked, metric))
+    alike = [item for item in ranked if item is best or not paired(best.values, item.values).excludes_zero]
+    fastest = min(item.seconds for item in alike)
+    quick = chosen = [item for item in alike if fastest > FASTER * item.seconds]
+    lost = [item.lost for item in chosen if item.lost is not None]
+    if len(lost) == len(chosen):
+        least = min(lost, key=lambda values: statistics.fmean(values.values()))
+        chosen = [item for item in chosen if item.lost is least or not paired(item.lost or {}, least).excludes_zero]
+    reason = _reason(chosen[0], best, alike, ranked, metric, sign, slow=best not in quick)
+    return Recommendation(chosen[0].name, reason)
+
+
+def _one_seed(ranked: Sequence[Candidate], metric: str) -> str:
+    best = ranked[0]
+    text = f"{best.name} has the best {metric}, {best.mean:.4g}"
+    if len(ranked) > 1:
+        text += f" (next: {ranked[1].name}, {ranked[1].mean:.4g})"
+    return text + ". With one seed it cannot be told whether that is chance: use --seeds 3 or more."
+
+
+def _reason(
+    winner: Candidate,
+    best: Candidate,
+    alike: list[Candidate],
+    ranked: list[Candidate],
+    metric: str,
+    sign: int,
+    *,
+    slow: bool,
+) -> str:
+    own = interval(list(best.values.values()))
+    text = f"{best.name} has the best mean {metric}, {own.mean:.4g} ± {own.half:.2g} over {len(best.values)} seeds"
+    if len(ranked) == 1:
+        return text + "; no other strategy finished."
+    if len(alike) == 1:
+        return f"{text}, and can be told from every other: {_difference(best, ranked[1], sign)}."
+    if winner is best:
+        others = [item.name for item in alike if item is not best]
+        cheaper = "is no cheaper" if len(others) == 1 else "none of them is cheaper"
+        return f"{text}. {', '.join(others)} cannot be told from it, but {cheaper}."
+    if slow:
+        times = f"{duration(winner.seconds)} a run instead of {duration(best.seconds)}"
+        cheaper = f"takes {1 - winner.seconds / best.seconds:.0%} less time ({times})"
+    else:
+        kept, gone = (statistics.fmean(item.lost.values()) for item in (winner, best) if item.lost is not None)
+        cheaper = f"loses less on the retain data ({kept:.3g} instead of {gone:.3g})"
+    return f"{text}. {winner.name} cannot be told from it ({_difference(best, winner, sign)}) and {cheaper}."
+
+
+def _difference(best: Candidate, other: Candidate, sign: int) -> str:
+    """How much better the best is, with its interval."""
+    found = paired(best.values, other.values)
+    assert found.half is not None
+    ends = sorted((sign * (found.mean - found.half), sign * (found.mean + found.half)))
+    return f"{sign * found.mean:.2g} better than {other.name}, 95 % interval {ends[0]:.2g} to {ends[1]:.2g}"
+
+
+def duration(seconds: float) -> str:
+    """``0.4 s``, ``42 s``, ``3 min 20 s``, ``1 h 5 min``."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        minutes, rest = divmod(whole, 60)
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"

@@ -1,0 +1,65 @@
+"""What a fine-tuned backbone has lost on data that the one it started from could do.
+
+A head is trained for the retain task on the frozen starting backbone, once (a linear probe). Its value there is the
+reference. Then each fine-tuned backbone, with adapters merged, is put under that same head, which stays as it was, and
+evaluated on the retain task's `val` split in the retain config's image size::
+
+    lost = reference - value         (value - reference, where smaller is better)
+
+So a backbone that has not moved has lost exactly 0, and one whose features have turned has lost what the old head could
+do with them. A head trained anew on the moved features might get part of that back: this is the loss of a model that
+already serves, as in Li and Hoiem, Learning without Forgetting (2017).
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+from torch import Tensor
+
+from ftengine.build import make_model, make_tasks
+from ftengine.checkpoint import Store, best_or_last, load_model
+from ftengine.cli_run import run_document
+from ftengine.inference import evaluate_run, open_run
+from ftengine.resolve import resolve
+from ftengine.run import loader_settings
+
+
+def finetuned_backbone(run: Path) -> dict[str, Tensor]:
+    """The backbone of a run's best checkpoint, adapters merged, by names within ``backbone.stages``; on the CPU."""
+    plan = resolve(run_document(run), trained=True)
+    path = best_or_last(run)
+    checkpoint = Store(run).load(path, for_training=False)
+    tasks = make_tasks(plan)
+    for name, task in tasks.items():
+        task.load_state(checkpoint.state["tasks"][name])
+    built = make_model(plan, tasks, pretrained=False)
+    load_model(built.model, checkpoint.model, path)
+    if built.adapter is not None:
+        built.adapter.merge(built.model.backbone)
+    return dict(built.model.backbone.stages.state_dict())
+
+
+class Retained:
+    """The run in `directory`, a head on the frozen starting backbone, ready for other backbones."""
+
+    def __init__(self, directory: Path) -> None:
+        self._opened = open_run(directory, resolve(run_document(directory), trained=True))
+        self._loader = loader_settings(self._opened.plan.config.train, self._opened.precision.device)
+        self._start = copy.deepcopy(self._opened.model.backbone.stages.state_dict())
+        self.name = self._opened.plan.monitor.name
+        self.reference = self._value()
+
+    def lost(self, run: Path) -> dict[str, float]:
+        """``value`` and ``lost`` of a run's fine-tuned backbone, in the unit of the retain task's primary metric."""
+        theirs = finetuned_backbone(run)
+        stages = self._opened.model.backbone.stages
+        stages.load_state_dict({name: theirs[name] for name in self._start})
+        value = self._value()
+        stages.load_state_dict(self._start)
+        sign = -1.0 if self._opened.plan.monitor.mode == "min" else 1.0
+        return {"reference": self.reference, "value": value, "lost": sign * (self.reference - value)}
+
+    def _value(self) -> float:
+        return evaluate_run(self._opened, "val", self._loader).monitored
