@@ -17,7 +17,7 @@ from ftengine.errors import FtengineError, nearest
 from ftengine.model import NORMS, Model
 from ftengine.optimizers import Optimizer
 
-EMBEDDINGS = (
+SPARED = (
     "pos_embed*",
     "pos_embedding*",
     "position_embedding*",
@@ -28,8 +28,10 @@ EMBEDDINGS = (
     "reg_token",
     "register_tokens",
     "mask_token",
+    "layer_scale*",
+    "logit_scale*",
 )
-"""Last parts of the names, in timm and torchvision, of learned positions and tokens: added to what passes through."""
+"""Last parts of names in timm and torchvision: learned positions and tokens, and scales whatever their shape."""
 
 
 def parameter_groups(model: Model, options: Optimizer, ref: OptimizerRef) -> list[dict[str, Any]]:
@@ -47,7 +49,7 @@ def parameter_groups(model: Model, options: Optimizer, ref: OptimizerRef) -> lis
     names = model.parameter_names()
     chosen = _chosen(ref.rules, names, model)
     _check(ref.rules, options)
-    rates = stage_rates(model, options.lr, ref)
+    by_place = stage_rates(model, options.lr, ref)
     spared = undecayed(model) if ref.decay == "weights" and options.weight_decay > 0 else set()
     stages = {
         id(parameter): stage for stage, parameters in model.stage_parameters().items() for parameter in parameters
@@ -55,7 +57,7 @@ def parameter_groups(model: Model, options: Optimizer, ref: OptimizerRef) -> lis
     groups: dict[tuple[str, str], dict[str, Any]] = {}
     for name, parameter in names.items():
         stage, index = stages[id(parameter)], chosen.get(name)
-        rate, decay, marks = rates[stage], options.weight_decay, []
+        rate, decay, marks = by_place[stage], options.weight_decay, []
         if index is not None:
             rule = ref.rules[index]
             marks.append(f"rules[{index}]")
@@ -75,32 +77,31 @@ def parameter_groups(model: Model, options: Optimizer, ref: OptimizerRef) -> lis
 def stage_rates(model: Model, lr: float, ref: OptimizerRef) -> dict[str, float]:
     """The learning rate of each stage, head and loss, by place.
 
-    A head or a loss has lr · head_lr_mult. Of the n backbone stages that have parameters, the i-th, from 0, has
-    lr · backbone_lr_mult · layer_decay^(n - i): the heads are at depth 0 and the last stage at depth 1, as in BEiT
-    (Bao et al. 2022, layer-wise decay after ELECTRA, Clark et al. 2020) and timm, with stages in place of blocks.
+    A head or a loss has lr · head_lr_mult, a backbone stage lr · backbone_lr_mult · layer_decay^depth. The heads are
+    at depth 0, the last stage at depth 1, and so on down, as in BEiT (Bao et al. 2022, after ELECTRA, Clark et al.
+    2020) and in timm, with stages in place of blocks. As in timm, normalisation after the last block is at that block's
+    depth: a stage without parameters, or with those of normalisation alone, does not count.
     """
-    own = model.stage_parameters()
-    backbone = [stage for stage in own if stage in model.backbone.stages and own[stage]]
-    decay = 1.0 if ref.layer_decay is None else ref.layer_decay
-    rates = dict.fromkeys(own, lr * ref.head_lr_mult)
-    for index, stage in enumerate(backbone):
-        rates[stage] = lr * ref.backbone_lr_mult * decay ** (len(backbone) - index)
-    return rates
+    own, norms = model.stage_parameters(), _norms(model)
+    layers = [stage for stage in model.backbone.stages if any(id(parameter) not in norms for parameter in own[stage])]
+    decay, depth = 1.0 if ref.layer_decay is None else ref.layer_decay, len(layers)
+    made = dict.fromkeys(own, lr * ref.head_lr_mult)
+    for stage in model.backbone.stages:
+        depth -= stage in layers[1:]
+        made[stage] = lr * ref.backbone_lr_mult * decay**depth
+    return made
 
 
 def undecayed(model: Model) -> set[str]:
     """Names, as in `parameter_names`, of what ``decay: weights`` spares.
 
     These are all parameters of normalisation layers, all biases (also tables of them, as of relative positions),
-    whatever else has at most one dimension (scales of layers, temperatures, slopes of PReLU), and the positions and
-    tokens that a transformer adds to its input, as timm and torchvision's references leave them out.
+    whatever else has at most one dimension (scales of layers, temperatures, slopes of PReLU), and by their names the
+    positions and tokens that a transformer adds to its input, and scales of more dimensions. It is what timm's models
+    list in `no_weight_decay` and torchvision's references spare, but for the small networks that compute Swin v2's
+    position biases.
     """
-    norms = {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, (*NORMS, nn.RMSNorm))
-        for parameter in module.parameters(recurse=False)
-    }
+    norms = _norms(model)
 
     def spared(name: str, parameter: nn.Parameter) -> bool:
         last = name.rpartition(".")[2]
@@ -108,7 +109,7 @@ def undecayed(model: Model) -> set[str]:
             parameter.ndim <= 1
             or id(parameter) in norms
             or "bias" in last
-            or any(fnmatch.fnmatchcase(last, glob) for glob in EMBEDDINGS)
+            or any(fnmatch.fnmatchcase(last, glob) for glob in SPARED)
         )
 
     return {name for name, parameter in model.parameter_names().items() if spared(name, parameter)}
@@ -128,6 +129,12 @@ def rates(groups: Iterable[Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
         stage: (_range([group["base_lr"] for group in own]), _range([group["weight_decay"] for group in own]))
         for stage, own in stages.items()
     }
+
+
+def _norms(model: Model) -> set[int]:
+    """The ids of the parameters of normalisation layers."""
+    modules = [module for module in model.modules() if isinstance(module, (*NORMS, nn.RMSNorm))]
+    return {id(parameter) for module in modules for parameter in module.parameters(recurse=False)}
 
 
 def _range(values: Sequence[float]) -> str:

@@ -1,18 +1,18 @@
-"""Parameter groups, learning rates, and the optimizer's state as named tensors."""
+"""The optimizer, its learning rates, and its state as named tensors."""
 
 import json
 
 import pytest
 import torch
 from safetensors.torch import load, save
-from tiny import Policy, TinyBackbone, loss_of, make_batch, make_model
+from tiny import Policy, loss_of, make_batch, make_model
 
+from ftengine.config_refs import LrRule, OptimizerRef
 from ftengine.errors import CheckpointError
 from ftengine.freeze import Freezer
 from ftengine.optim import build_optimizer, load_optimizer_state, optimizer_state, set_learning_rates
 from ftengine.optimizers import OPTIMIZERS
 from ftengine.protocols import Progress
-from ftengine.schedule import Cosine
 
 
 def steps(model, optimizer, first, count):
@@ -20,42 +20,6 @@ def steps(model, optimizer, first, count):
         loss_of(model, make_batch(seed=step)).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-
-
-def grouped(optimizer):
-    return [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
-
-
-@pytest.mark.parametrize("learned", [(), ("a",), ("a", "b")])
-def test_groups_hold_every_parameter_exactly_once_frozen_or_not(learned):
-    model = make_model(("a", "b"), learned)
-    Freezer(model, Policy({"c1"})).apply(Progress(0, 1))
-    optimizer = build_optimizer(model, OPTIMIZERS["adamw"]())
-    assert sorted(grouped(optimizer)) == sorted(map(id, model.parameters()))
-    names = ["c1", "c2", "head.a", "head.b", *(f"loss.{task}" for task in learned)]
-    assert [group["name"] for group in optimizer.param_groups] == names
-
-
-def test_a_shared_parameter_is_in_one_group():
-    backbone = TinyBackbone()
-    backbone.stages["c2"].add_module("tied", backbone.stages["c1"][0])
-    model = make_model(backbone=backbone)
-    optimizer = build_optimizer(model, OPTIMIZERS["sgd"]())
-    assert sorted(grouped(optimizer)) == sorted(map(id, model.parameters()))
-
-
-def test_heads_that_are_one_module_are_one_group():
-    model = make_model(("a", "b"))
-    model.heads["b"] = model.heads["a"]
-    optimizer = build_optimizer(model, OPTIMIZERS["sgd"]())
-    assert [group["name"] for group in optimizer.param_groups] == ["c1", "c2", "head.a"]
-
-
-def test_a_stage_without_parameters_has_no_group():
-    model = make_model()
-    model.backbone.stages["c2"] = torch.nn.Sequential(torch.nn.Conv2d(4, 6, 1), torch.nn.ReLU())
-    model.backbone.stages["pool"] = torch.nn.AvgPool2d(2)
-    assert [group["name"] for group in build_optimizer(model, OPTIMIZERS["sgd"]()).param_groups] == ["c1", "c2", "head"]
 
 
 def test_options_reach_the_optimizer():
@@ -66,11 +30,30 @@ def test_options_reach_the_optimizer():
 
 
 def test_rates_are_set_from_the_base_rate_of_each_group():
-    optimizer = build_optimizer(make_model(), OPTIMIZERS["sgd"](lr=0.4))
-    optimizer.param_groups[0]["base_lr"] = 0.04
+    optimizer = build_optimizer(make_model(), OPTIMIZERS["sgd"](lr=0.4), OptimizerRef(backbone_lr_mult=0.1))
     for _ in range(2):  # nothing accumulates
-        assert set_learning_rates(optimizer, Cosine(), 5, 10, 5) == pytest.approx(0.5)
-        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.02, 0.2, 0.2])
+        set_learning_rates(optimizer, 0.5)
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.02, 0.02, 0.2])
+        assert [group["base_lr"] for group in optimizer.param_groups] == pytest.approx([0.04, 0.04, 0.4])
+
+
+def test_what_unfreezes_warms_up_by_itself():
+    optimizer = build_optimizer(make_model(), OPTIMIZERS["sgd"](lr=1.0))
+    early, late, head = optimizer.param_groups
+    early["since"], late["since"] = 3, 2
+
+    def rates(epochs, warmup):
+        set_learning_rates(optimizer, 0.5, epochs, warmup)
+        return [group["lr"] for group in (early, late, head)]
+
+    assert rates(2.0, 2.0) == pytest.approx([0.005, 0.005, 0.5])
+    assert rates(2.5, 2.0) == pytest.approx([0.005, 0.5 * (0.01 + 0.99 / 4), 0.5])
+    assert rates(3.0, 2.0) == pytest.approx([0.005, 0.5 * (0.01 + 0.99 / 2), 0.5])
+    assert rates(4.0, 2.0) == pytest.approx([0.5 * (0.01 + 0.99 / 2), 0.5, 0.5])
+    assert rates(7.0, 2.0) == [0.5, 0.5, 0.5]
+    assert rates(2.0, 0.0) == [0.5, 0.5, 0.5]
+    early["since"] = late["since"] = 0  # never frozen: the schedule's own warm-up is theirs
+    assert rates(0.0, 2.0) == [0.5, 0.5, 0.5]
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -80,12 +63,22 @@ def test_every_group_has_what_the_table_of_stages_shows(name):
         assert (group["base_lr"], group["weight_decay"]) == (options.lr, options.weight_decay)
 
 
+PLACES = OptimizerRef(
+    backbone_lr_mult=0.5,
+    layer_decay=0.7,
+    decay="weights",
+    rules=(LrRule(params="c2.0.*", lr_mult=2.0), LrRule(params="*.bias", lr_mult=0.3)),
+)
+"""Every stage in several groups."""
+
+
+@pytest.mark.parametrize("ref", [OptimizerRef(), PLACES], ids=["one rate", "rates by place"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer_continues_from_its_saved_state_bit_for_bit(name):
-    options = OPTIMIZERS[name]()
+def test_every_optimizer_continues_from_its_saved_state_bit_for_bit(name, ref):
+    options = OPTIMIZERS[name]() if name == "rprop" else OPTIMIZERS[name](weight_decay=0.01)
     model = make_model(learned=("a",))
     Freezer(model, Policy({"c1"})).apply(Progress(0, 1))
-    optimizer = build_optimizer(model, options)
+    optimizer = build_optimizer(model, options, ref)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     steps(model, optimizer, 0, 3)
     assert not torch.equal(model.state_dict()["heads.a.fc.weight"], before["heads.a.fc.weight"])
@@ -98,7 +91,7 @@ def test_every_optimizer_continues_from_its_saved_state_bit_for_bit(name):
     resumed = make_model(learned=("a",))
     Freezer(resumed, Policy({"c1"})).apply(Progress(0, 1))
     resumed.load_state_dict(weights)
-    fresh = build_optimizer(resumed, options)
+    fresh = build_optimizer(resumed, options, ref)
     load_optimizer_state(fresh, resumed, load(saved), json.loads(written))
     steps(resumed, fresh, 3, 3)
     for key, value in model.state_dict().items():
