@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ftengine.groups import rates
 from ftengine.host import Host
 from ftengine.model import StageSummary
 from ftengine.plugin import RunInfo
@@ -119,20 +120,19 @@ class Tracker:
 
     def stages(self, rows: Sequence[StageSummary], optimizer_groups: Sequence[Mapping[str, Any]], epoch: int) -> None:
         """The table of stages: what trains, how fast, and in which mode its normalisation is."""
-        groups = {group["name"]: group for group in optimizer_groups}
+        by_stage = rates(optimizer_groups)
         self.console.print(f"stages from epoch {epoch + 1}")
         table = Table()
         for name in ("stage", "parameters", "trainable", "learning rate", "weight decay", "norm"):
             table.add_column(name, justify="left" if name in ("stage", "norm") else "right")
         for row in rows:
-            group = groups.get(row.name)
-            trains = group is not None and row.trainable > 0
+            rate, decay = by_stage.get(row.name, ("-", "-"))
             table.add_row(
                 row.name,
                 f"{row.parameters:,}",
                 f"{row.trainable:,}",
-                f"{group['base_lr']:.2e}" if trains and group else "-",
-                f"{group['weight_decay']:.2e}" if trains and group else "-",
+                rate,
+                decay,
                 row.norm,
             )
         total, trainable = sum(r.parameters for r in rows), sum(r.trainable for r in rows)

@@ -58,18 +58,33 @@ def test_the_resolved_config_gives_the_same_run(reference, cli, tmp_path):
         {"optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9}, "train": {"accumulate": 2, "clip_norm": 1.0}},
         {"optimizer": {"name": "rmsprop", "lr": 0.001}, "freeze": {"name": "acme/first_epochs", "epochs": 2}},
         {"schedule": {"name": "step", "every_epochs": 1, "warmup_epochs": 1}, "train": {"early_stopping": 2}},
+        {"freeze": {"name": "gradual", "epochs_per_stage": None, "warmup_epochs": 0.5}},
+        {"freeze": {"name": "lp_ft", "probe_epochs": 1}, "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9}},
+        {"freeze": {"name": "auto", "probe_epochs": 1, "batches": 2}, "regularizers": ["l2_sp", "feature_distill"]},
+        {"schedule": {"name": "plateau", "patience": 0, "min_delta": 1.0}, "train": {"swa": {"start": 0.3, "lr": 0.5}}},
     ],
-    ids=["adamw, one cycle, ema", "sgd, accumulate, clip", "rmsprop, unfreezing", "adamw, step, early stopping"],
+    ids=[
+        "adamw, one cycle, ema",
+        "sgd, accumulate, clip",
+        "rmsprop, unfreezing",
+        "adamw, step, early stopping",
+        "gradual with warm-up",
+        "lp_ft",
+        "auto after a probe, near the start",
+        "plateau, swa",
+    ],
 )
 @pytest.mark.parametrize("stops", [(2,), (3, 4), (7, 8)], ids=str)
 def test_a_run_that_was_stopped_ends_with_the_same_bytes(runs, cli, tmp_path, changes, stops):
     """Three epochs of three steps; stopped after each of `stops`, in the middle and at the end of an epoch."""
     trigger = tmp_path / "trigger"
     parts = changes.get("train", {}).get("accumulate", 1)
+    measured = changes.get("freeze", {}).get("batches", 0)  # before the fourth step, by a policy that asks for them
     done = [0, *stops]
 
     def config(step_in_process):
-        loss = {"name": "saboteur/failing", "what": "SIGINT", "at": step_in_process * parts, "trigger": str(trigger)}
+        at = step_in_process * parts + (measured if step_in_process > 3 else 0)
+        loss = {"name": "saboteur/failing", "what": "SIGINT", "at": at, "trigger": str(trigger)}
         train = {"epochs": 3, "log_every": 2, **changes.get("train", {})}
         return {**AUGMENTED, **changes, "train": train, "loss": loss}
 
