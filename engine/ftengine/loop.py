@@ -72,8 +72,9 @@ def take_step(run: Training, feeds: dict[str, Iterator[StreamBatch]], step: int)
             with precision.autocast():
                 forward = model(part, stream.tasks)
                 loss, terms = weighted_terms(run.plan, model, forward.results)
-                for key, term in run.regularizers.terms(model, forward.images, forward.features, weights=once).items():
-                    loss, terms[key] = loss + term, term
+                extra = run.regularizers.terms(model, forward.images, forward.features, weights=once)
+                loss = sum(extra.values(), loss)
+            terms |= {f"regularizer/{key}": term for key, term in extra.items()}
             run.guard.watch(step, part.ids, loss, terms)  # on a CPU it raises here, before the gradient is used
             precision.scaler.scale(loss / config.accumulate).backward()  # type: ignore[no-untyped-call]
             run.meter.add(loss, terms, len(part), config.accumulate)

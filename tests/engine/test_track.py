@@ -122,10 +122,12 @@ def test_the_table_of_stages_shows_what_trains_and_how_fast(tracker):
 def test_an_evaluation_is_one_line(tracker):
     made = tracker()
     made.start(0)
-    made.evaluated(3, {"accuracy": 0.91234, "loss": 0.5}, 0.25, True)
+    made.evaluated(3, {"accuracy": 0.91234, "loss": 0.5}, 0.25, best=True)
     assert made.output.getvalue().splitlines()[-1].strip() == (
         "epoch   3/12  train loss 0.2500  |  val accuracy 0.9123  loss 0.5  best"
     )
+    made.evaluated(0, {"accuracy": 0.1}, None, best=False)
+    assert made.output.getvalue().splitlines()[-1].strip() == "epoch   0/12  as it starts       |  val accuracy 0.1"
     made.finish("finished")
 
 
