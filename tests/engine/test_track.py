@@ -127,7 +127,7 @@ def test_an_evaluation_is_one_line(tracker):
         "epoch   3/12  train loss 0.2500  |  val accuracy 0.9123  loss 0.5  best"
     )
     made.evaluated(0, {"accuracy": 0.1}, None, best=False)
-    assert made.output.getvalue().splitlines()[-1].strip() == "epoch   0/12  as it starts       |  val accuracy 0.1"
+    assert made.output.getvalue().splitlines()[-1].strip() == "epoch   0/12  as it starts      |  val accuracy 0.1"
     made.finish("finished")
 
 

@@ -38,7 +38,7 @@ class Regularizer(nn.Module):
     """
 
     def of_weights(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Terms of the parameters of backbone and heads that train now, of which there are some: once a step, in float32.
+        """Terms of the backbone's and heads' parameters that train now (there are some): once a step, in float32.
 
         Their names are ``<stage>.<name within it>``, ``head.<name>`` (one task) or ``head.<task>.<name>``.
         """
