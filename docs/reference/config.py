@@ -94,7 +94,8 @@ def schedules(_: str) -> str:
     shared = Schedule.model_fields
     rows = []
     for name, model in SCHEDULES.items():
-        own = {key: field for key, field in model.model_fields.items() if key not in shared}
+        fields = model.model_fields.items()
+        own = {key: field for key, field in fields if key not in shared or field.default != shared[key].default}
         text = "; ".join(f"`{key}` {_default(field)}: {_about(field)}" for key, field in own.items())
         rows.append((f"`{name}`", prose(model.summary), text or "none"))
     common = "; ".join(f"`{key}` {_default(field)}: {_about(field)}" for key, field in shared.items())

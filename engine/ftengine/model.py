@@ -233,7 +233,6 @@ class StageSummary:
     parameters: int
     trainable: int
     norm: str
-    groups: list[dict[str, Any]] = field(default_factory=list)
 
 
 def summarise(model: Model) -> list[StageSummary]:

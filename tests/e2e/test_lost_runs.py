@@ -53,9 +53,9 @@ def test_a_loss_that_is_not_finite_at_once(runs, trigger):
 def test_parameters_that_are_not_finite_are_not_saved(runs, monkeypatch):
     """The last step of the second epoch breaks them, though its loss was finite."""
 
-    def broken(optimizer, schedule, step, *others):
+    def broken(optimizer, factor, epochs, warmup_epochs):
         for group in optimizer.param_groups:
-            group["lr"] = math.nan if step == 5 else 0.01
+            group["lr"] = math.nan if epochs == 5 / 3 else 0.01
 
     monkeypatch.setattr("ftengine.loop.set_learning_rates", broken)
     run = runs(exit_code=1)

@@ -29,7 +29,15 @@ def test_a_resolved_config_holds_every_value_as_plain_data(plan):
     assert resolved["image"]["size"] == [16, 24]
     assert resolved["optimizer"]["name"] == "adamw"
     assert resolved["optimizer"]["betas"] == [0.9, 0.999]
-    assert resolved["schedule"] == {"name": "cosine", "final": 0.0, "warmup_epochs": 0.0, "warmup_start": 0.01}
+    assert resolved["schedule"] == {
+        "name": "cosine",
+        "warmup_epochs": 0.0,
+        "warmup_start": 0.01,
+        "per": "step",
+        "final": 0.0,
+        "restart_epochs": None,
+        "restart_mult": 1,
+    }
     assert resolved["train"]["ema"] == {"decay": 0.9, "warmup": True}
     assert resolved["train"]["early_stopping"] == {"patience": 2, "min_delta": 0.0}
     assert "tasks" not in resolved
