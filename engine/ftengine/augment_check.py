@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
-from ftengine.augment_table import MASK_INTERPOLATIONS, REFUSED, conforms, expected, table
+from ftengine.augment_table import ELSEWHERE, MASK_INTERPOLATIONS, REFUSED, conforms, expected, table
 from ftengine.errors import unknown
 
 __all__ = ["Entry", "Problems", "check", "schema"]
@@ -60,7 +60,8 @@ def _check_entry(entry: Entry, place: str, fields: Set[str]) -> Problems:
     if name in REFUSED:
         return [(place, f"{name} cannot be used: {REFUSED[name]}")]
     if name not in table():
-        return [(place, unknown("augmentation", name, table()))]
+        hint = ELSEWHERE.get(name.lower().replace("_", "").replace("-", ""))
+        return [(place, f"unknown augmentation {name!r}; {hint}" if hint else unknown("augmentation", name, table()))]
     known, required = table()[name]["options"], table()[name]["required"]
     problems = [(place, f"{name} cannot be used: {reason}") for reason in _unfit(name, fields)]
     problems += [(place, f"{name} needs `{option}`") for option in required if option not in options]

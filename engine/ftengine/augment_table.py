@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import AfterValidator
 
-__all__ = ["REFUSED", "conforms", "expected", "import_albumentations", "make_table", "render", "table"]
+__all__ = ["ELSEWHERE", "REFUSED", "conforms", "expected", "import_albumentations", "make_table", "render", "table"]
 
 TABLE = Path(__file__).with_name("augmentations.json")
 
@@ -48,6 +48,18 @@ REFUSED = {
     for name in names.split()
 }
 """Transforms that albumentations has and a config cannot use, with the reason."""
+
+ELSEWHERE = {
+    name: hint
+    for names, hint in (
+        ("cutout", "use CoarseDropout"),
+        ("cutmix randomcutmix", "images of a batch are mixed by the config's section `mix`: {cutmix: 1.0}"),
+        ("mixup randommixup", "images of a batch are mixed by the config's section `mix`: {mixup: 0.2}"),
+        ("randomerase randomerasing", "use Erasing"),
+    )
+    for name in names.split()
+}
+"""Names that other libraries have, in small letters alone, and what does the same here."""
 
 
 NEEDS = {

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from ftengine.augment import build, check, schema
-from ftengine.augment_table import REFUSED, table
+from ftengine.augment_table import ELSEWHERE, REFUSED, table
+from ftengine.config import MixConfig
 from ftengine.errors import ConfigError, DataError
 from ftengine.geometry import Scene
 
@@ -92,6 +93,13 @@ def test_good_entries_have_no_problems():
         ({"name": "RandomCrop", "height": 4}, "[0]", "RandomCrop needs `width`"),
         ({"name": "ToGray", "num_output_channels": 1}, "[0].num_output_channels", "expected 3; got 1"),
         ("Normalize", "[0]", "Normalize cannot be used: images stay uint8"),
+        ("RandomErasing", "[0]", "unknown augmentation 'RandomErasing'; use Erasing"),
+        ("random_erasing", "[0]", "unknown augmentation 'random_erasing'; use Erasing"),
+        ("Cutout", "[0]", "unknown augmentation 'Cutout'; use CoarseDropout"),
+        ("MixUp", "[0]", "unknown augmentation 'MixUp'; images of a batch are mixed by the config's section `mix`"),
+        ({"name": "Mixup", "alpha": 0.2}, "[0]", "section `mix`: {mixup: 0.2}"),
+        ("CutMix", "[0]", "section `mix`: {cutmix: 1.0}"),
+        ("RandomCutMix", "[0]", "section `mix`: {cutmix: 1.0}"),
         ("Lambda", "[0]", "needs a Python function"),
         ("OneOf", "[0]", "OneOf needs `transforms`"),
         ({"name": "OneOf", "transforms": []}, "[0].transforms", "expected a list of at least 1; got []"),
@@ -105,6 +113,16 @@ def test_mistakes_have_their_place_and_the_nearest_choice(entry, place, message)
     [(found, text)] = check([entry])
     assert found == place
     assert message in text
+
+
+def test_what_stands_in_for_other_libraries_names_is_there():
+    named = {word for hint in ELSEWHERE.values() for word in hint.split() if word[0].isupper()}
+    assert named == {"Erasing", "CoarseDropout"}
+    assert named <= set(table())
+    assert {name for hint in ELSEWHERE.values() for name in MixConfig.model_fields if f"{{{name}:" in hint} == {
+        "mixup",
+        "cutmix",
+    }
 
 
 def test_all_mistakes_are_found_together():
@@ -255,3 +273,21 @@ def test_building_a_good_pipeline_is_silent():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         build(COMMON)
+
+
+def test_erasing_is_random_erasing():
+    """One rectangle of 2 to 33 % of the image, with sides of a ratio from 0.3 to 3.3, in the share p of images."""
+    image = np.full((60, 80, 3), 200, np.uint8)
+    augment = build([{"name": "Erasing", "p": 0.5}])
+    erased = 0
+    for seed in range(200):
+        gone = (augment(Scene(image), seed).image == 0).all(axis=-1)
+        if not gone.any():
+            continue
+        erased += 1
+        rows, columns = np.nonzero(gone.any(axis=1))[0], np.nonzero(gone.any(axis=0))[0]
+        height, width = len(rows), len(columns)
+        assert gone.sum() == height * width == (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
+        assert 0.015 < gone.mean() < 0.34
+        assert 0.28 < height / width < 3.6
+    assert 75 < erased < 125

@@ -115,7 +115,7 @@ def residual_branch(name: str, rate: float) -> tuple[nn.Module, nn.Module, torch
         "vit_b_32": ("c5.2", 768),
     }
     path, channels = places[name]
-    shape = (4000, 9, channels) if name == "vit_b_32" else (4000, channels, 1, 1)
+    shape = (1000, 2, channels) if name == "vit_b_32" else (4000, channels, 1, 1)
     state = torch.randn(1, *shape[1:], generator=torch.Generator().manual_seed(2)).abs()
     found = [backbone.stages.get_submodule(path) for backbone in (deep, plain)]
     return found[0], found[1], state.expand(shape)
@@ -133,7 +133,7 @@ def test_a_block_is_skipped_at_its_rate_and_scaled_otherwise(name: str) -> None:
     if name == "vit_b_32":
         assert len({round(row.sum().item(), 2) for row in result}) == 4, "each of the two branches, skipped or not"
         skipped = (result == identity).flatten(1).all(1).double().mean()
-        assert skipped == pytest.approx(rate**2, abs=0.03)
+        assert skipped == pytest.approx(rate**2, abs=0.04)
         return
     skipped = torch.isclose(result, identity, rtol=0, atol=1e-6).flatten(1).all(1)
     assert skipped.double().mean() == pytest.approx(rate, abs=0.03)
