@@ -56,15 +56,18 @@ class Freezer:
         self._fixed |= {id(self._parameters[name]) for name in model.fixed}
         self._frozen: tuple[set[str], set[int]] | None = None  # whole stages and heads by name, parameters by id
 
+    def check(self, epochs: int) -> None:
+        """Raises FtengineError if in any epoch of a run the policy names what is not there, or leaves nothing to train."""
+        for epoch in range(epochs):
+            self._check_something_trains(Progress(epoch, epochs))
+
     def apply(self, progress: Progress) -> bool:
         """Freeze what the policy says for `progress`; True if that differs from before.
 
-        Raises FtengineError if the policy names what is not there, or leaves nothing to train; the first time for any
-        epoch that is to come, so that a run does not end in the middle.
+        Raises FtengineError as `check` does: the first time for all epochs, so that a run does not end in the middle.
         """
         if self._frozen is None:
-            for epoch in range(progress.epoch, progress.epochs):
-                self._check_something_trains(Progress(epoch, progress.epochs))
+            self.check(progress.epochs)
         self._check_something_trains(progress)
         answer = self._ask(progress)
         if self._frozen == answer:

@@ -250,6 +250,10 @@ def test_a_policy_that_ever_freezes_everything_is_refused_at_once(by_epoch, epoc
     model = make_model(learned=("a",))
     with pytest.raises(FtengineError, match=f"nothing would train in epoch {epoch}: .*`freeze: all` trains the heads"):
         apply(model, *by_epoch)
+    assert len(trainable(model)) == 6, "nothing was frozen"
+    with pytest.raises(FtengineError, match=f"nothing would train in epoch {epoch}"):
+        Freezer(model, Policy(*by_epoch)).check(3)
+    Freezer(model, Policy(*by_epoch)).check(epoch)
 
 
 def test_a_probe_without_anything_to_train_in_the_head_is_refused():
