@@ -57,7 +57,7 @@ class Freezer:
         self._frozen: tuple[set[str], set[int]] | None = None  # whole stages and heads by name, parameters by id
 
     def check(self, epochs: int) -> None:
-        """Raises FtengineError if in any epoch of a run the policy names what is not there, or leaves nothing to train."""
+        """Raises FtengineError if in some epoch the policy names what is not there or leaves nothing to train."""
         for epoch in range(epochs):
             self._check_something_trains(Progress(epoch, epochs))
 
