@@ -139,8 +139,8 @@ def _unusable(losses: np.ndarray, smoothed: np.ndarray) -> str:
     if fall <= 1e-9 * float(np.abs(smoothed).max()):  # but for rounding
         return "the smoothed loss never falls"
     # The differences of neighbours show the noise alone: what changes slowly hardly adds to their median. That of
-    # |x - y| for two normal variables is 0.954 of their standard deviation.
-    noise = float(np.median(np.abs(np.diff(losses)))) / 0.954
+    # |x - y| for two normal variables is 0.954 of their standard deviation. Where the loss rises again it explodes.
+    noise = float(np.median(np.abs(np.diff(losses[: int(smoothed.argmin()) + 1])))) / 0.954
     if fall < noise:
         return f"the smoothed loss falls by {fall:.2g} at most, which is within the noise of a batch, {noise:.2g}"
     return ""
