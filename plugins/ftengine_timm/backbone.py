@@ -8,16 +8,21 @@ submodule (embeddings, as a rule) is run by a copy of the model that has lost th
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor, nn
 
 from ftengine.errors import FtengineError, name_list
 from ftengine.protocols import Backbone, BackboneContext
 from ftengine_timm.cutting import Cut, cut
 from ftengine_timm.names import Source, resolve
-from ftengine_timm.plugin import TimmOptions
+from ftengine_timm.plugin import RATES, TimmOptions
+from ftengine_timm.tracing import random_calls
+
+Size = tuple[int, int]
 
 
 def build(options: TimmOptions, context: BackboneContext) -> Backbone:
@@ -28,14 +33,16 @@ def build(options: TimmOptions, context: BackboneContext) -> Backbone:
     c5 are a quarter of the blocks each. ``pooled``, [B, C, 1, 1], is what timm's own classifier reads. A model that
     cannot be cut has two stages only: the last level, and ``pooled``.
 
-    Raises FtengineError for a model or an option that timm does not have, and WeightsError for unknown weights.
+    Raises FtengineError for a model or an option that timm does not have, or a rate that changes none of the stages,
+    and WeightsError for unknown weights.
     """
     source = resolve(options.model, context.weights)
     model, arguments = create(source, options)
     published = model.state_dict(keep_vars=True)
     # Of several names of one tensor the first counts.
     names = {id(tensor): key for key, tensor in reversed(published.items())}
-    parts = cut(model, image_size(model, arguments), dilated=options.output_stride in (8, 16))
+    size = image_size(model, arguments)
+    parts = cut(model, size, dilated=options.output_stride in (8, 16))
     if options.output_stride and max(parts.strides.values()) != options.output_stride:
         raise FtengineError(f"backbone timm: {source.architecture} has no output_stride; leave the option out")
     for level in context.levels or ():
@@ -47,6 +54,7 @@ def build(options: TimmOptions, context: BackboneContext) -> Backbone:
     if context.levels is not None:
         levels = levels[: max(levels.index(level) for level in context.levels) + 1]
     stages = {level: parts.stages[level] for level in levels}
+    _check_rates(source.architecture, arguments, stages, size)
     ours = nn.ModuleDict(stages).state_dict(prefix="stages.", keep_vars=True)
     used = {key: names[id(tensor)] for key, tensor in ours.items()}
     return TimmBackbone(
@@ -111,9 +119,7 @@ def create(source: Source, options: TimmOptions) -> tuple[nn.Module, dict[str, A
     the model does not take one.
     """
     chosen = {
-        name: value
-        for name in ("drop_rate", "drop_path_rate", "output_stride", "img_size")
-        if (value := getattr(options, name)) is not None
+        name: value for name in (*RATES, "output_stride", "img_size") if (value := getattr(options, name)) is not None
     }
     if source.tag:
         chosen["pretrained_cfg"] = source.tag
@@ -132,6 +138,26 @@ def create(source: Source, options: TimmOptions) -> tuple[nn.Module, dict[str, A
                     f"backbone timm: {source.architecture} has no {name}; leave the option out"
                 ) from error
     raise AssertionError("the last attempt has no extra arguments that a model could refuse")
+
+
+def _check_rates(architecture: str, arguments: Mapping[str, Any], stages: Mapping[str, nn.Module], size: Size) -> None:
+    """Raises FtengineError for a rate that the model takes, and that nothing in `stages` draws random numbers for.
+
+    There are two reasons: the model has the layer behind what a head here reads, or it never uses it.
+    """
+    given = [name for name in RATES if arguments.get(name)]
+    if not given:
+        return
+    drawn = random_calls(stages.values(), size)
+    for name in given:
+        with torch.random.fork_rng(devices=[]):  # new layers of the heads begin as they would without the option
+            model = timm.create_model(architecture, **{**arguments, name: 0.0})
+        without = cut(model, size, dilated=arguments.get("output_stride") in (8, 16))
+        if random_calls([without.stages[level] for level in stages], size) == drawn:
+            raise FtengineError(
+                f"backbone timm: {name} of {architecture} does nothing in the levels in use, {name_list(stages)}; "
+                "leave the option out, or use the head's own dropout"
+            )
 
 
 def image_size(model: nn.Module, arguments: dict[str, Any]) -> tuple[int, int]:

@@ -1,9 +1,13 @@
-"""The backbone ``timm``: any model of timm that offers features, by name."""
+"""The backbone ``timm``: any model of timm that offers features, by name.
+
+Its dropout and stochastic depth act in training, and in frozen stages, too: what freezes is parameters and, by choice,
+normalisation.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -12,14 +16,33 @@ from ftengine.plugin import BackboneSpec, Options, hookimpl
 FTENGINE_API = (1, 0)
 
 
+RATES = ("drop_rate", "drop_path_rate", "attn_drop_rate", "proj_drop_rate")
+"""The options that make something random in training."""
+
+Rate = Annotated[float, Field(ge=0, lt=1)] | None
+
+
 class TimmOptions(Options):
     model: str = Field(
         description="timm's name of the model, with or without the tag of its weights: convnext_tiny, "
         "resnet50.a1_in1k, vit_small_patch14_dinov2.lvd142m."
     )
-    drop_rate: float | None = Field(None, ge=0, lt=1, description="Dropout rate; the model's own default if left out.")
-    drop_path_rate: float | None = Field(
-        None, ge=0, lt=1, description="Stochastic depth rate of the last block; the model's own default if left out."
+    drop_rate: Rate = Field(
+        None,
+        description="Dropout rate of what timm's classifier reads (level `pooled`), in some models of embeddings or "
+        "blocks as well; the model's own default if left out.",
+    )
+    drop_path_rate: Rate = Field(
+        None,
+        description="Stochastic depth: rate at which the last block is skipped in training, lower in those before it "
+        "(Huang et al. 2016); the model's own default if left out.",
+    )
+    attn_drop_rate: Rate = Field(
+        None, description="Dropout rate of the attention weights; the model's own default if left out."
+    )
+    proj_drop_rate: Rate = Field(
+        None,
+        description="Dropout rate of what attention and MLP of each block return; the model's own default if left out.",
     )
     output_stride: Literal[8, 16, 32] | None = Field(
         None,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 @dataclass
@@ -106,3 +108,28 @@ def trace(model: nn.Module, size: tuple[int, int]) -> Trace:
 
 def _links(call: Call, expected: Any) -> bool:
     return call.plain and call.result is expected
+
+
+class _Draws(TorchDispatchMode):
+    """Counts the operations that draw random numbers, with the numbers among their arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[tuple[Any, ...]] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            self.calls[(str(func), *(value for value in args if isinstance(value, float)))] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def random_calls(stages: Iterable[nn.Module], size: tuple[int, int]) -> Counter[tuple[Any, ...]]:
+    """What draws random numbers when `stages` run one after the other in training mode, on images of `size`."""
+    model = nn.Sequential(*stages)
+    with fake_images(model, size) as images, _Draws() as draws:
+        model.train()
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()  # its count of batches would really grow
+        model(images)
+    return draws.calls

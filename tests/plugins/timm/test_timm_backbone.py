@@ -180,9 +180,69 @@ def test_options_reach_the_model() -> None:
     assert max(rates) == pytest.approx(0.3)
 
 
+TINY_VIT = ("vit_tiny_patch16_224", {"img_size": 32})
+
+
 @pytest.mark.parametrize(
     ("model", "options", "name"),
-    [("resnet18", {"img_size": 64}, "img_size"), ("vit_tiny_patch16_224", {"output_stride": 8}, "output_stride")],
+    [
+        ("resnet18", {}, "drop_rate"),
+        ("resnet18", {}, "drop_path_rate"),
+        *((*TINY_VIT, name) for name in ("drop_rate", "drop_path_rate", "attn_drop_rate", "proj_drop_rate")),
+    ],
+)
+def test_rates_act_in_training_by_the_seed_and_nowhere_else(model: str, options: dict, name: str) -> None:
+    plain, random = make(model, **options), make(model, **options, **{name: 0.5})
+    drawn = torch.get_rng_state()
+    make(model, **options)
+    assert torch.equal(torch.get_rng_state(), drawn), "layers that are made afterwards begin as without the option"
+    ours, theirs = random.state_dict(), plain.state_dict()
+    assert list(ours) == list(theirs)
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert random.published == plain.published
+    images = torch.randn(4, 3, 32, 32)
+
+    def run(backbone: Backbone, seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            return backbone(images)["pooled"]
+
+    assert torch.equal(run(random, 1), run(plain, 1))
+    zero = make(model, **options, **{name: 0.0})
+    for backbone in (random, plain, zero):
+        assert all(module.training for module in backbone.train().modules())
+        for module in backbone.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                nn.init.ones_(module.weight)  # timm starts the last one of a residual branch at 0
+                module.eval()
+    first = run(random, 1)
+    assert torch.equal(run(random, 1), first)
+    assert not torch.equal(run(random, 2), first)
+    assert torch.equal(run(plain, 1), run(plain, 2))
+    assert torch.equal(run(zero, 3), run(plain, 3))
+
+
+@pytest.mark.parametrize(
+    ("model", "levels", "options"),
+    [
+        ("resnet18", ("c3", "c5"), {"drop_rate": 0.2}),  # it is in the head, of which nothing is left
+        ("levit_128s", None, {"drop_rate": 0.2}),  # it is behind what the classifier reads
+        ("resnet18", ("c2",), {"drop_rate": 0.2, "drop_path_rate": 0.1}),
+    ],
+)
+def test_a_rate_that_does_nothing_is_an_error(model: str, levels: tuple[str, ...] | None, options: dict) -> None:
+    with pytest.raises(FtengineError, match=f"drop_rate of {model} does nothing in the levels in use, c"):
+        make(model, levels, **options)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "name"),
+    [
+        ("resnet18", {"img_size": 64}, "img_size"),
+        ("vit_tiny_patch16_224", {"output_stride": 8}, "output_stride"),
+        ("resnet18", {"attn_drop_rate": 0.1}, "attn_drop_rate"),
+        ("vgg11", {"drop_path_rate": 0.1}, "drop_path_rate"),
+    ],
 )
 def test_an_option_that_the_model_lacks_is_an_error(model: str, options: dict, name: str) -> None:
     with pytest.raises(FtengineError, match=f"{model} has no {name}"):
