@@ -133,7 +133,7 @@ def rates(groups: Iterable[Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
 
 def _norms(model: Model) -> set[int]:
     """The ids of the parameters of normalisation layers."""
-    modules = [module for module in model.modules() if isinstance(module, (*NORMS, nn.RMSNorm))]
+    modules = [module for module in model.modules() if isinstance(module, NORMS)]
     return {id(parameter) for module in modules for parameter in module.parameters(recurse=False)}
 
 

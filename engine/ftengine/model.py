@@ -16,6 +16,7 @@ NORMS = (
     nn.modules.batchnorm._NormBase,  # BatchNorm and InstanceNorm, all dimensions, synchronised or not
     nn.GroupNorm,
     nn.LayerNorm,
+    nn.RMSNorm,
 )
 
 

@@ -5,7 +5,20 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "torchvision", "timm", "numpy", "PIL", "albumentations", "cv2", "scipy", "sklearn", "torchmetrics")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "PIL",
+    "albumentations",
+    "cv2",
+    "scipy",
+    "sklearn",
+    "torchmetrics",
+    "peft",
+    "matplotlib",
+)
 
 PROBE = f"""
 import atexit, sys
@@ -31,6 +44,9 @@ def run(*arguments, before=""):
         ["plugins", "--help"],
         ["plugins", "show", "resnet18"],
         ["plugins", "show", "linear"],
+        ["compare", "--help"],
+        ["lr-find", "--help"],
+        ["export", "--help"],
     ],
     ids=" ".join,
 )
