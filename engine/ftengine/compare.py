@@ -23,7 +23,7 @@ from ftengine.compare_budget import Cost, as_option
 from ftengine.compare_chart import draw
 from ftengine.compare_check import check_retained, errors, fewest_epochs, read_tasks, try_to_build
 from ftengine.compare_children import StoppedBySignal, last_words, run_process
-from ftengine.compare_configs import StrategiesError, check_same_backbone
+from ftengine.compare_configs import StrategiesError, check_backbone
 from ftengine.compare_plan import Comparison, Run
 from ftengine.compare_progress import Display
 from ftengine.compare_report import Outcome, failure, make_report
@@ -59,7 +59,7 @@ class Prepared:
     def add_retain(self, document: Document, plan: Plan) -> None:
         """Take the --retain task, of which `document` is the config. Raises FtengineError if it cannot be used."""
         compared = next(iter(self.plans.values()))
-        check_same_backbone(plan, compared)
+        check_backbone(plan, compared)
         built = try_to_build(compared, self.tasks)
         if built.adapter is not None:
             built.adapter.merge(built.model.backbone)

@@ -75,7 +75,7 @@ def last_words(log: Path, code: int) -> str:
     """What a process that failed said at the end: from its error on, or its last lines."""
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
-    starts = [index for index, line in enumerate(lines) if line.startswith("Error:")]
+    starts = [index for index, line in enumerate(lines) if line.startswith("Error:") and code > 0]
     said = lines[starts[-1] :] if starts else lines
     if code < 0:
         hint = "; the system may have run out of memory" if code == -signal.SIGKILL else ""

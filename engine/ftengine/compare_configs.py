@@ -178,12 +178,16 @@ def retain_document(document: Document, base: Document) -> Document:
     return made
 
 
-def check_same_backbone(retain: Plan, compared: Plan) -> None:
-    """Raises ConfigError if the retain file names another backbone, or other weights, than what is compared."""
+def check_backbone(retain: Plan, compared: Plan) -> None:
+    """Raises ConfigError unless the retain task is on the compared backbone with its weights, and there are such."""
+    where = retain.document.source
+    if compared.weights.kind == "none" and not any(task.head_weights for task in compared.tasks.values()):
+        message = "none: a backbone that starts from random weights has nothing to lose; leave --retain out"
+        raise ConfigError([Problem("backbone.weights", message, source=where)])
     for what, theirs, ours in (
         ("backbone", retain.backbone.data(), compared.backbone.data()),
         ("backbone.weights", retain.weights.text, compared.weights.text),
     ):
         if theirs != ours:
             message = f"is {theirs}, the compared one {ours}: leave it out, or make it the same"
-            raise ConfigError([Problem(what, message, source=retain.document.source)])
+            raise ConfigError([Problem(what, message, source=where)])

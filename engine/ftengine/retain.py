@@ -58,8 +58,8 @@ class Retained:
         stages.load_state_dict({name: theirs[name] for name in self._start})
         value = self._value()
         stages.load_state_dict(self._start)
-        sign = -1.0 if self._opened.plan.monitor.mode == "min" else 1.0
-        return {"reference": self.reference, "value": value, "lost": sign * (self.reference - value)}
+        lost = value - self.reference if self._opened.plan.monitor.mode == "min" else self.reference - value
+        return {"reference": self.reference, "value": value, "lost": lost}
 
     def _value(self) -> float:
         return evaluate_run(self._opened, "val", self._loader).monitored
