@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from ftengine.checkpoint import Checkpoint, Snapshot, Store, load_model
 from ftengine.errors import CheckpointError
-from ftengine.memory import peak_memory
 from ftengine.optim import load_optimizer_state, optimizer_state
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ def snapshot(run: Training) -> Snapshot:
     """All that a resumed run needs. `model` is what was evaluated; the weights in training beside it if they differ."""
     tensors, plain = optimizer_state(run.optimizer, run.model)
     averaged = run.judged is not run.model
-    run.peak_memory = max(run.peak_memory, peak_memory(run.precision.device))
     now = time.perf_counter()
     state = {
         "step": run.step,
@@ -42,7 +40,7 @@ def snapshot(run: Training) -> Snapshot:
         "images": run.images,
         "seconds": run.seconds,
         "trained": run.trained,
-        "peak_memory": run.peak_memory,
+        "peak_memory": run.memory.bytes,
     }
     return Snapshot(run.judged.state_dict(), run.model.state_dict() if averaged else {}, tensors, state)
 
@@ -82,7 +80,7 @@ def restore(run: Training, checkpoint: Checkpoint) -> None:
     run.logged_step = state["logged_step"]
     run.logged_at = time.perf_counter() - state["since_logged"]
     run.images, run.seconds = state["images"], state["seconds"]
-    run.trained, run.peak_memory = state["trained"], state["peak_memory"]
+    run.trained, run.memory.before = state["trained"], state["peak_memory"]
 
 
 def last_checkpoint(store: Store, run: Path) -> Checkpoint:

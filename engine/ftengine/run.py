@@ -28,7 +28,6 @@ from ftengine.data import LoaderSettings
 from ftengine.errors import TrainingError
 from ftengine.freeze import Freezer
 from ftengine.loop import evaluate_split, fit
-from ftengine.memory import peak_memory
 from ftengine.mixing import Mixing
 from ftengine.model import Model
 from ftengine.optim import build_optimizer
@@ -219,7 +218,7 @@ def summarise_run(training: Training, directory: Path, console: Console) -> None
         "parameters": {"total": sum(p.numel() for p in training.model.parameters()), "trained": training.trained},
         **without_nan({"moved": moved(training, directory)}),
         "peak_memory": {
-            "bytes": max(training.peak_memory, peak_memory(training.precision.device)),
+            "bytes": training.memory.bytes,
             "of": "cuda" if training.precision.device.type == "cuda" else "process",
         },
     }

@@ -20,6 +20,7 @@ from ftengine.gallery import Gallery
 from ftengine.guard import LossGuard
 from ftengine.judge import Judge
 from ftengine.measure import relative_gradients
+from ftengine.memory import PeakMemory
 from ftengine.meter import Meter
 from ftengine.mixing import Mixing
 from ftengine.model import Model, summarise
@@ -78,7 +79,7 @@ class Training:
         self.images = 0
         self.seconds = 0.0
         self.trained = 0  # the most parameters that trained at any time
-        self.peak_memory = 0
+        self.memory = PeakMemory(self.model, self.precision.device)
 
     @property
     def epoch(self) -> float:
