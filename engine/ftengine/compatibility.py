@@ -21,7 +21,7 @@ from ftengine.plugin import (
     MetricSpec,
     TaskSpec,
 )
-from ftengine.vocabulary import FITS, SPATIAL_FIELDS
+from ftengine.vocabulary import FITS, SPATIAL_FIELDS, Fit
 from ftengine.weight_source import WeightSource, weight_source
 
 Report = Callable[[KeyPath, str], None]
@@ -165,10 +165,12 @@ def check_averages(train: TrainConfig, adapter: Ref | None, report: Report) -> N
         report(("train", "wise_ft"), message)
 
 
-def check_mix(mix: MixConfig | None, tasks: Sequence[TaskPlan], report: Report) -> None:
-    """Mixed images need tasks whose targets, and losses, can be mixed with them."""
+def check_mix(mix: MixConfig | None, fit: Fit | None, tasks: Sequence[TaskPlan], report: Report) -> None:
+    """Mixed images are of one size, and need tasks whose targets, and losses, can be mixed with them."""
     if mix is None:
         return
+    if fit == "shorter":
+        report(("image", "fit"), "images of unequal sizes cannot be mixed (`mix`); use crop, stretch or pad")
     for task in tasks:
         if task.field not in task.task.spec.soft:
             kind = task.task.component.name

@@ -95,7 +95,7 @@ class TaskConfig(Section):
 class MixConfig(Section):
     """Mix each training image with another of its batch, and their labels in the same proportion.
 
-    With both kinds, each batch gets one of them, chosen by equal chance.
+    With both kinds, each batch gets one of them, chosen by equal chance. A batch is a part of one with `accumulate`.
     """
 
     mixup: float | None = Field(

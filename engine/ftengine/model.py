@@ -169,7 +169,7 @@ class Model(nn.Module):
         What fills the batch up beyond an image becomes 0, as a convolution's own padding is.
         """
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
-        floats = batch.images.permute(0, 3, 1, 2).to(torch.float32, memory_format=self.memory_format)
+        floats = batch.images.permute(0, 3, 1, 2).to(torch.float32, memory_format=self.memory_format, copy=True)
         floats.sub_(mean * 255).div_(std * 255)
         for image, frame in zip(floats, batch.frames, strict=True):
             height, width = frame.size
