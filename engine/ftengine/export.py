@@ -104,7 +104,9 @@ def export(
         others = {name: others[name] for name in heads}
         taken = sorted(others.keys() & {*tensors, *backbone.discarded})
         if taken:
-            raise FtengineError(f"published files have tensors of these names, too: {name_list(taken)}; use ftengine's")
+            raise FtengineError(
+                f"published files have tensors of these names, too: {name_list(taken)}; use --names ftengine"
+            )
     everything = {name: tensor.contiguous().clone() for name, tensor in {**tensors, **others}.items()}
     with whole(file) as temporary:
         safetensors.torch.save_file(everything, temporary, _header(plan, merged, list(others)))

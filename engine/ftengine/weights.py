@@ -69,7 +69,7 @@ def load_weights(backbone: Backbone, source: WeightSource) -> Coverage | None:
         tensors, others = read_tensors(file), _read_header(backbone, file)
     tensors = {name: tensor for name, tensor in tensors.items() if name not in others}
     coverage = assign(backbone, tensors, label, source.allow)
-    coverage.discarded += sorted(others)
+    coverage.discarded += sorted(others - {"mean", "std"})
     if coverage.missing or coverage.mismatched or coverage.unexpected:
         report = "\n".join(coverage.describe())
         hint = "if these differences are meant, list globs for them under backbone.weights.allow"

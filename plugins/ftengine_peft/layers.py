@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from ftengine.protocols import Backbone
 
@@ -46,7 +47,7 @@ def find(backbone: Backbone, images: Tensor) -> Found:
     candidates: dict[str, tuple[nn.Module, str]] = {}
     for name, module, parameter in _weights(backbone.stages):
         weight = module._parameters.get(parameter)
-        if weight is None:
+        if weight is None or parametrize.is_parametrized(module):
             found.others[name] = "its weight is computed from others"
         elif not weight.requires_grad:
             found.others[name] = "its weight never trains"

@@ -110,12 +110,26 @@ class Lora(Adapter):
                 _add(layer.weight, module.lora_B[NAME].weight, module.lora_A[NAME].weight, module.scaling[NAME])
                 unwrapped[module] = layer
             elif parametrize.is_parametrized(module):
-                for name, (update, *_) in list(module.parametrizations.items()):
-                    if isinstance(update, WeightUpdate):
-                        original = module.parametrizations[name].original
-                        _add(original, update.lora_B, update.lora_A, update.scale)
-                        parametrize.remove_parametrizations(module, name, leave_parametrized=False)
+                updates = [update for found in module.parametrizations.values() for update in found]
+                if all(isinstance(update, WeightUpdate) for update in updates):
+                    _restore(module)
         _replace(backbone, unwrapped)
+
+
+def _restore(module: nn.Module) -> None:
+    """Merge the updates of a module's weights, and make it what it was before these were parametrized.
+
+    torch's own ``remove_parametrizations`` would break copies of the module, since these share a class made for them.
+    """
+    weights = {}
+    for name, updates in module.parametrizations.items():
+        (update,) = updates
+        weights[name] = updates.original
+        _add(weights[name], update.lora_B, update.lora_A, update.scale)
+    module.__class__ = type(module).__bases__[0]
+    del module.parametrizations
+    for name, weight in weights.items():
+        module.register_parameter(name, weight)
 
 
 def _add(weight: Tensor, up: Tensor, down: Tensor, scale: float) -> None:
