@@ -28,7 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "compare": (
         "ftengine.cli_compare:compare",
-        "Run fine-tuning strategies on your data, and say which to use.",
+        "Compare fine-tuning strategies on the config's data, and recommend one.",
     ),
     "plugins": ("ftengine.cli_plugins:plugins", "List plugins and their components."),
     "config": ("ftengine.cli_config:config", "Check a config, show what it means, or print its schema."),

@@ -13,7 +13,6 @@ import yaml
 from ftengine.config import Config
 from ftengine.document import Document, KeyPath, Origin
 from ftengine.errors import ConfigError, FtengineError, Problem
-from ftengine.files import write_text
 from ftengine.host import Component
 from ftengine.plan import Plan
 from ftengine.plugin import StrategySpec
@@ -151,6 +150,8 @@ class StrategiesError(FtengineError):
 
 def write_config(file: Path, document: Document) -> None:
     """`document` as a config that ``ftengine run`` takes."""
+    from ftengine.files import write_text  # numpy
+
     write_text(file, yaml.safe_dump(document.data, sort_keys=False, allow_unicode=True))
 
 

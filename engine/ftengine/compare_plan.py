@@ -11,7 +11,6 @@ from typing import Any
 import click
 
 from ftengine.errors import CheckpointError, name_list
-from ftengine.files import write_text
 from ftengine.host import Component, Host, LookupProblem
 
 FILE = "compare.json"
@@ -73,6 +72,8 @@ class Comparison:
         return Run("probe", self.seeds[0], folder / "run", folder / "config.yaml")
 
     def save(self, directory: Path) -> None:
+        from ftengine.files import write_text  # numpy
+
         write_text(directory / FILE, json.dumps(asdict(self), indent=1, default=str) + "\n")
 
     @classmethod

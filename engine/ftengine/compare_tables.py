@@ -89,7 +89,7 @@ def footnotes(report: Report) -> list[str]:
         notes.append(
             f"Every run had {duration(share)} of the budget of {duration(comparison.budget)}: `epochs` is what fits."
         )
-    of = "of tensors on the GPU" if report.of == "cuda" else "of the whole process, with all libraries"
+    of = "of tensors on the GPU" if report.of == "cuda" else "of the process, without libraries and data"
     notes.append(f"Trained: the most parameters that trained at any time. Peak memory: {of}.")
     notes.append("Moved: ‖w - w0‖ / ‖w0‖ of the backbone's parameters w from where they started, w0.")
     if comparison.retain is not None:

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ftengine.build import make_model, make_tasks
-from ftengine.checkpoint import Store, best_or_last, load_model
+from ftengine.checkpoint import best_or_last
 from ftengine.cli_run import run_document
+from ftengine.export import open_merged
 from ftengine.inference import evaluate_run, open_run
 from ftengine.resolve import resolve
 from ftengine.run import loader_settings
@@ -28,17 +28,8 @@ from ftengine.run import loader_settings
 
 def finetuned_backbone(run: Path) -> dict[str, Tensor]:
     """The backbone of a run's best checkpoint, adapters merged, by names within ``backbone.stages``; on the CPU."""
-    plan = resolve(run_document(run), trained=True)
-    path = best_or_last(run)
-    checkpoint = Store(run).load(path, for_training=False)
-    tasks = make_tasks(plan)
-    for name, task in tasks.items():
-        task.load_state(checkpoint.state["tasks"][name])
-    built = make_model(plan, tasks, pretrained=False)
-    load_model(built.model, checkpoint.model, path)
-    if built.adapter is not None:
-        built.adapter.merge(built.model.backbone)
-    return dict(built.model.backbone.stages.state_dict())
+    merged = open_merged(run, resolve(run_document(run), trained=True), best_or_last(run))
+    return dict(merged.model.backbone.stages.state_dict())
 
 
 class Retained:
