@@ -34,11 +34,9 @@ def check(file: Path, task: str | None, assignments: tuple[str, ...], build: boo
     """Report every mistake in FILE, each with its line; exit code 2 if there is one."""
     plan = load(file, assignments, task)
     if build:
-        from ftengine.build import make_model, make_streams, make_tasks
+        from ftengine.trial import read_tasks, try_to_build
 
-        tasks = make_tasks(plan)
-        make_streams(plan, tasks)
-        make_model(plan, tasks)
+        try_to_build(plan, read_tasks(plan))
     click.echo(f"{file}: no mistakes found" + (", and everything could be built" if build else ""))
 
 

@@ -21,7 +21,7 @@ from ftengine.checkpoint import Store
 from ftengine.claim import claim
 from ftengine.compare_budget import Cost, as_option
 from ftengine.compare_chart import draw
-from ftengine.compare_check import check_retained, errors, fewest_epochs, read_tasks, try_to_build
+from ftengine.compare_check import check_retained, errors, fewest_epochs
 from ftengine.compare_children import StoppedBySignal, last_words, run_process
 from ftengine.compare_configs import StrategiesError, check_backbone
 from ftengine.compare_plan import Comparison, Run
@@ -36,6 +36,7 @@ from ftengine.plan import Plan
 from ftengine.protocols import Task
 from ftengine.retain import Retained
 from ftengine.signals import Signals
+from ftengine.trial import read_tasks, try_to_build
 
 
 class Prepared:

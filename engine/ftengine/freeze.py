@@ -56,10 +56,21 @@ class Freezer:
         self._fixed |= {id(self._parameters[name]) for name in model.fixed}
         self._frozen: tuple[set[str], set[int]] | None = None  # whole stages and heads by name, parameters by id
 
-    def check(self, epochs: int) -> None:
-        """Raises FtengineError if in some epoch the policy names what is not there or leaves nothing to train."""
-        for epoch in range(epochs):
-            self._check_something_trains(Progress(epoch, epochs))
+    def check(self, epochs: int, *, adapted: bool = False) -> None:
+        """Raises FtengineError if in some epoch the policy names what is not there or leaves nothing to train.
+
+        With an adapter in the backbone (`adapted`), also if nothing of it would ever train.
+        """
+        going = [Progress(epoch, epochs) for epoch in range(epochs)]
+        for progress in going:
+            self._check_something_trains(progress)
+        backbone = {id(self._parameters[name]) for names in self._stages.values() for name in names}
+        undecided = any(self.policy.batches_to_measure(progress) for progress in going)
+        if adapted and not undecided and not any(backbone - self._ask(progress)[1] for progress in going):
+            raise FtengineError(
+                "adapter: nothing of it would train, as the freeze policy keeps the whole backbone frozen to the end; "
+                "leave out either `adapter`, to train the heads alone, or `freeze`"
+            )
 
     def apply(self, progress: Progress) -> bool:
         """Freeze what the policy says for `progress`; True if that differs from before.

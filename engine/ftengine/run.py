@@ -112,7 +112,7 @@ def assemble(plan: Plan, directory: Path, console: Console, signals: Signals, *,
         restore(training, last_checkpoint(training.store, directory))
         training.tracker.rewind(training.step)
         console.print(f"continuing after step {training.step} of {training.steps}")
-    training.freezer.check(config.epochs)
+    training.freezer.check(config.epochs, adapted=built.adapter is not None)
     start = load_start(directory, training.start) if resume else model.state_dict()
     if plan.regularizers:
         training.regularizers = make_regularizers(plan, model, start, adapted=built.adapter is not None)

@@ -12,7 +12,7 @@ from test_compare_report import comparison, summary
 
 from ftengine import compare
 from ftengine.compare_budget import Cost
-from ftengine.compare_check import check_retained, fewest_epochs, read_tasks, try_to_build
+from ftengine.compare_check import check_retained, fewest_epochs
 from ftengine.compare_children import StoppedBySignal
 from ftengine.compare_configs import StrategiesError
 from ftengine.compare_plan import Comparison, folders, pick
@@ -21,6 +21,7 @@ from ftengine.errors import CheckpointError, FtengineError
 from ftengine.host import Host
 from ftengine.resolve import resolve
 from ftengine.signals import Signals
+from ftengine.trial import read_tasks, try_to_build
 
 # --- which strategies, and where --------------------------------------------------------------------------------
 
