@@ -19,7 +19,7 @@ from ftengine.config import parse
 from ftengine.document import Document, override, read
 from ftengine.errors import ConfigError, FtengineError, name_list
 from ftengine.host import Host
-from ftengine.resolve import _apply_task, resolve
+from ftengine.resolve import apply_task, resolve
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -136,7 +136,7 @@ def compare(
 def _base(config: Path, assignments: tuple[str, ...], task: str | None) -> Document:
     document = read(config)
     override(document, assignments)
-    _apply_task(document, task)
+    apply_task(document, task)
     return document
 
 

@@ -14,15 +14,21 @@ FASTER = 0.8
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean, and half the width of its 95 % interval: None for a single value, of which nothing can be said."""
+    """A mean, half the width of its 95 % interval, and its standard error: None for a single value."""
 
     mean: float
     half: float | None
+    error: float | None = None
 
     @property
     def excludes_zero(self) -> bool:
         """Whether the whole interval lies on one side of 0; never so for a single value."""
         return self.half is not None and abs(self.mean) > self.half
+
+    @property
+    def within_error(self) -> bool:
+        """Whether the mean is at most one standard error from 0."""
+        return self.error is not None and abs(self.mean) <= self.error
 
 
 def interval(values: Sequence[float]) -> Interval:
@@ -33,7 +39,8 @@ def interval(values: Sequence[float]) -> Interval:
     from scipy.stats import t  # type: ignore[import-untyped]
 
     quantile = float(t.ppf((1 + LEVEL) / 2, len(values) - 1))
-    return Interval(mean, quantile * statistics.stdev(values) / math.sqrt(len(values)))
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    return Interval(mean, quantile * error, error)
 
 
 def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Interval:
@@ -64,12 +71,13 @@ class Recommendation:
 
 
 def recommend(candidates: Sequence[Candidate], metric: str, mode: str) -> Recommendation | None:
-    """The strategy with the best mean or, of those that cannot be told from it, the cheapest; None without any.
+    """The strategy with the best mean or, of those within one standard error of it, the cheapest; None without any.
 
-    One cannot be told from the best if the 95 % interval of their paired differences holds 0. Of these, those stay
-    than which none is at least 20 % faster; of these, if it was measured, those that do not lose more than the one
-    that loses least, as far as the seeds can tell; of these the best mean is recommended. A single seed tells
-    nothing, and the best value is recommended as no more than that.
+    That is the one-standard-error rule (Breiman et al. 1984), on the paired differences over the seeds: with few seeds a
+    95 % interval holds almost anything, and says nothing for what is cheap but worse. Of those within, those stay than
+    which none is at least 20 % faster; of these, if it was measured, those that do not lose more than the one that
+    loses least, as far as the seeds can tell; of these the best mean is recommended. A single seed tells nothing, and
+    the best value is recommended as no more than that.
     """
     if not candidates:
         return None
@@ -79,7 +87,7 @@ def recommend(candidates: Sequence[Candidate], metric: str, mode: str) -> Recomm
     seeds = len(best.values)
     if seeds == 1:
         return Recommendation(best.name, _one_seed(ranked, metric))
-    alike = [item for item in ranked if item is best or not paired(best.values, item.values).excludes_zero]
+    alike = [item for item in ranked if item is best or paired(best.values, item.values).within_error]
     fastest = min(item.seconds for item in alike)
     quick = chosen = [item for item in alike if fastest > FASTER * item.seconds]
     lost = [item.lost for item in chosen if item.lost is not None]
@@ -113,18 +121,19 @@ def _reason(
     if len(ranked) == 1:
         return text + "; no other strategy finished."
     if len(alike) == 1:
-        return f"{text}, and can be told from every other: {_difference(best, ranked[1], sign)}."
+        return f"{text}, and none is within one standard error of it: {_difference(best, ranked[1], sign)}."
     if winner is best:
         others = [item.name for item in alike if item is not best]
-        cheaper = "is no cheaper" if len(others) == 1 else "none of them is cheaper"
-        return f"{text}. {', '.join(others)} cannot be told from it, but {cheaper}."
+        verb, cheaper = ("is", "is no cheaper") if len(others) == 1 else ("are", "none of them is cheaper")
+        return f"{text}. {', '.join(others)} {verb} within one standard error of it, but {cheaper}."
     if slow:
         times = f"{duration(winner.seconds)} a run instead of {duration(best.seconds)}"
         cheaper = f"takes {1 - winner.seconds / best.seconds:.0%} less time ({times})"
     else:
         kept, gone = (statistics.fmean(item.lost.values()) for item in (winner, best) if item.lost is not None)
         cheaper = f"loses less on the retain data ({kept:.3g} instead of {gone:.3g})"
-    return f"{text}. {winner.name} cannot be told from it ({_difference(best, winner, sign)}) and {cheaper}."
+    difference = _difference(best, winner, sign)
+    return f"{text}. {winner.name} is within one standard error of it ({difference}) and {cheaper}."
 
 
 def _difference(best: Candidate, other: Candidate, sign: int) -> str:

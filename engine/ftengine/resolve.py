@@ -42,11 +42,12 @@ def load(file: Path, assignments: tuple[str, ...] = (), task: str | None = None)
     """Read, override and resolve a config file; `task` is the command line's. Raises ConfigError with all mistakes."""
     document = read(file)
     override(document, assignments)
-    _apply_task(document, task)
+    apply_task(document, task)
     return resolve(document)
 
 
-def _apply_task(document: Document, task: str | None) -> None:
+def apply_task(document: Document, task: str | None) -> None:
+    """Write the command line's `task` where the file leaves it out; raises ConfigError where they disagree."""
     if task is None:
         return
     stated = document.data.get("task")

@@ -46,21 +46,21 @@ def candidate(name, *values, seconds=10.0, lost=None):
             [candidate("a", 0.90, 0.91, 0.92), candidate("b", 0.80, 0.81, 0.82, seconds=1)],
             "max",
             "a",
-            "can be told from every other: 0.1 better than b",
+            "none is within one standard error of it: 0.1 better than b",
             id="clearly best, though slow",
         ),
         pytest.param(
             [candidate("a", 3.0, 3.1, 3.2), candidate("b", 1.0, 1.1, 1.2)],
             "min",
             "b",
-            "b has the best mean score, 1.1 ± 0.25 over 3 seeds, and can be told from every other: 2 better than a",
+            "b has the best mean score, 1.1 ± 0.25 over 3 seeds, and none is within one standard error of it: 2 better than a",
             id="smaller is better",
         ),
         pytest.param(
             [candidate("a", 0.90, 0.95, 0.92, seconds=20), candidate("b", 0.91, 0.92, 0.92, seconds=16)],
             "max",
             "b",
-            "b cannot be told from it (0.0067 better than b, 95 % interval -0.045 to 0.058) and takes 20% less time "
+            "b is within one standard error of it (0.0067 better than b, 95 % interval -0.045 to 0.058) and takes 20% less time "
             "(16 s a run instead of 20 s)",
             id="as good and a fifth faster",
         ),
@@ -68,7 +68,7 @@ def candidate(name, *values, seconds=10.0, lost=None):
             [candidate("a", 0.90, 0.95, 0.92, seconds=20), candidate("b", 0.91, 0.92, 0.92, seconds=17)],
             "max",
             "a",
-            "b cannot be told from it, but is no cheaper",
+            "b is within one standard error of it, but is no cheaper",
             id="as good and not much faster",
         ),
         pytest.param(
@@ -95,7 +95,7 @@ def candidate(name, *values, seconds=10.0, lost=None):
             [
                 candidate("a", 0.90, 0.95, 0.92, seconds=100),
                 candidate("b", 0.90, 0.93, 0.93, seconds=85),
-                candidate("c", 0.89, 0.93, 0.91, seconds=75),
+                candidate("c", 0.89, 0.96, 0.89, seconds=75),
                 candidate("d", 0.50, 0.51, 0.52, seconds=1),
             ],
             "max",
@@ -109,6 +109,13 @@ def candidate(name, *values, seconds=10.0, lost=None):
             "a",
             "a has the best score, 0.9 (next: b, 0.6). With one seed it cannot be told whether that is chance",
             id="one seed",
+        ),
+        pytest.param(
+            [candidate("a", 0.93, 0.97, seconds=41), candidate("b", 0.80, 0.92, seconds=24)],
+            "max",
+            "a",
+            "none is within one standard error of it: 0.09 better than b, 95 % interval -0.42 to 0.6",
+            id="two seeds tell little, but no reason to take the worse",
         ),
         pytest.param([candidate("a", 0.9, 0.8)], "max", "a", "no other strategy finished", id="alone"),
     ],

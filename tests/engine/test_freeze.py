@@ -380,3 +380,26 @@ def test_what_came_frozen_is_held_whatever_the_policy_says():
     freezer = Freezer(model, Policy(set()))
     freezer.apply(Progress(0, 1))
     assert freezer.held().keys() == {"backbone.stages.c1.0.weight"}
+
+
+def saved_bytes(model):
+    """Of the tensors that autograd saves for a training step's way back, each storage once."""
+    held = {}
+
+    def pack(tensor):
+        held[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    model.train()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss_of(model, make_batch(32))
+    return sum(tensor.untyped_storage().nbytes() for tensor in held.values())
+
+
+def test_no_graph_is_kept_for_what_is_frozen():
+    model = make_model()
+    whole = saved_bytes(model)
+    apply(model, {"c1"})
+    assert saved_bytes(model) < whole
+    apply(model, {"c1", "c2"})
+    assert saved_bytes(model) < whole / 10
