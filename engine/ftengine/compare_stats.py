@@ -73,9 +73,9 @@ class Recommendation:
 def recommend(candidates: Sequence[Candidate], metric: str, mode: str) -> Recommendation | None:
     """The strategy with the best mean or, of those within one standard error of it, the cheapest; None without any.
 
-    That is the one-standard-error rule (Breiman et al. 1984), on the paired differences over the seeds: with few seeds a
-    95 % interval holds almost anything, and says nothing for what is cheap but worse. Of those within, those stay than
-    which none is at least 20 % faster; of these, if it was measured, those that do not lose more than the one that
+    That is the one-standard-error rule (Breiman et al. 1984), on the paired differences over the seeds: with few seeds
+    a 95 % interval holds almost anything, and says nothing for what is cheap but worse. Of those within, those stay
+    than which none is at least 20 % faster; of these, if it was measured, those that do not lose more than the one that
     loses least, as far as the seeds can tell; of these the best mean is recommended. A single seed tells nothing, and
     the best value is recommended as no more than that.
     """

@@ -72,7 +72,9 @@ def test_an_average_and_a_mixture_of_an_adapted_run_are_refused(config_file, cli
     assert "ema and swa are two averages of the same weights: choose one" in result.output
     result = cli("config", "check", config_file({"train": {"wise_ft": True}, "adapter": "lora"}))
     assert result.exit_code == 2
-    assert "train.wise_ft: the weights of the start and the end of a run with an adapter cannot be mixed" in result.output
+    assert (
+        "train.wise_ft: the weights of the start and the end of a run with an adapter cannot be mixed" in result.output
+    )
 
 
 # --- WiSE-FT ---------------------------------------------------------------------------------------------------------

@@ -63,7 +63,10 @@ def test_version():
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("evalute", "did you mean 'evaluate'?"), ("zzz", "commands: compare, config, evaluate, export, lr-find, plugins, predict, run")],
+    [
+        ("evalute", "did you mean 'evaluate'?"),
+        ("zzz", "commands: compare, config, evaluate, export, lr-find, plugins, predict, run"),
+    ],
 )
 def test_an_unknown_command_gets_the_nearest(name, hint):
     result = invoke(name)
