@@ -7,7 +7,7 @@ from doc_pages import PAGES, RENDERERS, ROOT, label, render, text
 from reference import config, hooks
 
 from ftengine.cli import COMMANDS
-from ftengine.host import KINDS
+from ftengine.host import KINDS, Host
 from ftengine.plugin import Hooks
 
 CONFIG, HOOKS, CLI = (ROOT / "docs" / name for name in ("config.md", "hooks.md", "cli.md"))
@@ -44,6 +44,28 @@ def test_every_section_of_the_config_is_described_and_linked():
     anchors = {line.lstrip("# ").replace(" ", "-").lower() for line in text(CONFIG).splitlines() if line[:1] == "#"}
     assert set(config.ANCHORS.values()) <= anchors
     assert set(config.ANCHORS) == set(config.sections()) - {"Config"}
+
+
+def test_what_the_config_has_beside_a_component_is_described():
+    linked = {anchor for link in config.PLACES.values() for anchor in re.findall(r"\(#([\w-]+)\)", link)}
+    described = text(CONFIG)
+    assert {f"reference {name}" for name in ("FreezeRef", "OptimizerRef")} <= set(generated(CONFIG))
+    assert all(f"# {anchor.replace('-', ' ')}\n" in described.lower() for anchor in linked)
+
+
+@pytest.mark.parametrize("kind", ["freeze", "regularizer", "adapter"])
+def test_the_options_of_what_strategies_are_made_of_are_described(kind):
+    with_options = {item.name for item in Host.discover().select(kind) if item.spec.options.model_fields}
+    assert {f"options {kind}/{name}" for name in with_options} <= set(generated(CONFIG))
+    assert f"summaries {kind}" in generated(CONFIG)
+
+
+def test_results_are_rendered_on_their_line():
+    page = "- **On digits:** <!-- result: full --> old\nafter\n"
+    rendered = render(page)
+    assert "old" not in rendered
+    assert rendered.startswith("- **On digits:** <!-- result: full --> accuracy 0.")
+    assert rendered.endswith("\nafter\n")
 
 
 def test_every_hook_and_contract_is_described():

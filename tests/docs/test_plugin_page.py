@@ -36,6 +36,7 @@ def test_the_page_has_all_files(site):
         "plugin.py",
         "models.py",
         "dense.py",
+        "tuning.py",
         "acme.yaml",
         "dots.yaml",
     }
@@ -48,13 +49,16 @@ def test_the_plugin_is_listed_and_shown(site, cli_process):
     assert "Channels of the first stage." in cli_process("plugins", "show", "acme/tiny", path=[site]).stdout
 
 
-@pytest.mark.parametrize(("config", "term"), [("acme.yaml", "tempered"), ("dots.yaml", "dice")])
+@pytest.mark.parametrize(
+    ("config", "term"), [("acme.yaml", "tempered"), ("dots.yaml", "dice"), ("quiet.yaml", "regularizer/quiet")]
+)
 def test_its_configs_train(config, term, site, cli_process, tmp_path):
     result = cli_process("run", "--config", site / config, "--output", tmp_path / "run", path=[site])
     assert result.returncode == 0, result.stdout + result.stderr
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["epochs"] == 1
-    first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    first = next(line for line in lines if line["split"] == "train")
     assert first[f"loss/{term}"] > 0
 
 

@@ -53,15 +53,15 @@ def candidate(name, *values, seconds=10.0, lost=None):
             [candidate("a", 3.0, 3.1, 3.2), candidate("b", 1.0, 1.1, 1.2)],
             "min",
             "b",
-            "b has the best mean score, 1.1 ± 0.25 over 3 seeds, and none is within one standard error of it: 2 better than a",
+            "b has the best mean score, 1.1 ± 0.25 over 3 seeds, and none is within one standard error of it: 2 better",
             id="smaller is better",
         ),
         pytest.param(
             [candidate("a", 0.90, 0.95, 0.92, seconds=20), candidate("b", 0.91, 0.92, 0.92, seconds=16)],
             "max",
             "b",
-            "b is within one standard error of it (0.0067 better than b, 95 % interval -0.045 to 0.058) and takes 20% less time "
-            "(16 s a run instead of 20 s)",
+            "b is within one standard error of it (0.0067 better than b, 95 % interval -0.045 to 0.058) and takes "
+            "20% less time (16 s a run instead of 20 s)",
             id="as good and a fifth faster",
         ),
         pytest.param(
