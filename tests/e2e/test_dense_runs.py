@@ -132,8 +132,8 @@ def test_a_loss_that_evaluation_does_not_have_cannot_choose_the_best(head, code,
 
 def test_val_pictures_are_written_at_each_evaluation(detection):
     pages = sorted(path.name for path in (detection.directory / "pictures").iterdir())
-    assert pages == ["step-00000006", "step-00000012"]
-    files = sorted((detection.directory / "pictures" / pages[0] / "detection").iterdir())
+    assert pages == ["step-00000000", "step-00000006", "step-00000012"], "the start, and each epoch"
+    files = sorted((detection.directory / "pictures" / pages[1] / "detection").iterdir())
     assert len(files) == 3
     with Image.open(files[0]) as picture:
         assert picture.width > picture.height
@@ -225,7 +225,7 @@ def test_three_tasks_run_the_backbone_once_a_batch(runs, monkeypatch):
     forward = Backbone.forward
     monkeypatch.setattr(Backbone, "forward", lambda self, images: calls.append(len(images)) or forward(self, images))
     run = runs({**JOINT, "train": {**TRAIN, "epochs": 1}}, base={})
-    assert calls == [1, *[8] * 6, 8, 4]  # a probe, six steps, one evaluation
+    assert calls == [1, 8, 4, *[8] * 6, 8, 4]  # a probe, an evaluation of the start, six steps, an evaluation
     assert {"find/map", "outline/mean_iou", "count/mae"} <= run.summary["metrics"]["val"].keys()
     page = run.directory / "pictures" / "step-00000006"
     assert sorted(path.name for path in page.iterdir()) == ["find", "outline"]
