@@ -77,6 +77,7 @@ class Swa(Average):
     """The mean of the weights at the ends of the epochs after `start` (Izmailov et al. 2018)."""
 
     def __init__(self, model: Model, config: SwaConfig, epochs: int) -> None:
+        self.lr = config.lr
         self.first = math.floor(config.start * epochs)
         """Epochs that are over before the averaging begins."""
         super().__init__(AveragedModel(model, multi_avg_fn=self._average))

@@ -72,25 +72,25 @@ class Store:
                 safetensors.torch.save_file(copies, temporary / f"{kind}.safetensors")
         _write_json(temporary / "state.json", snapshot.state)
         files = sorted(entry.name for entry in temporary.iterdir())
-        _write_json(temporary / "manifest.json", {"sha256": {name: _sha256(temporary / name) for name in files}})
+        _write_json(temporary / "manifest.json", {"sha256": {name: sha256(temporary / name) for name in files}})
         for entry in temporary.iterdir():
-            _sync(entry)
-        _sync(temporary)
+            sync(entry)
+        sync(temporary)
         replaced = self.folder / f".replaced-{final.name}"
         if final.exists():  # left by a run that ended between this rename and the pointer's
             final.rename(replaced)
         temporary.rename(final)
         shutil.rmtree(replaced, ignore_errors=True)
-        _sync(self.folder)
+        sync(self.folder)
         return final
 
     def point(self, pointer: str, checkpoint: Path) -> None:
         """Let ``last`` or ``best`` lead to a checkpoint that is on the disk."""
         temporary = self.folder / f".{pointer}.json"
         _write_json(temporary, {"checkpoint": checkpoint.name, "step": int(checkpoint.name.split("-")[1])})
-        _sync(temporary)
+        sync(temporary)
         temporary.rename(self.folder / f"{pointer}.json")
-        _sync(self.folder)
+        sync(self.folder)
 
     def prune(self) -> None:
         """Remove the checkpoints that nothing points at, and what a killed run left half-written."""
@@ -120,11 +120,11 @@ class Store:
             file = path / name
             if not file.is_file():
                 raise CheckpointError(f"{path} is damaged: {name} is missing")
-            if _sha256(file) != digest:
+            if sha256(file) != digest:
                 raise CheckpointError(f"{path} is damaged: {name} is not what was written (its SHA-256 differs)")
 
         def tensors(name: str) -> dict[str, Tensor]:
-            return _read_tensors(path / name) if name in manifest else {}
+            return load_tensors(path / name) if name in manifest else {}
 
         return Checkpoint(
             tensors("model.safetensors"),
@@ -157,7 +157,7 @@ def load_model(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> N
     model.load_state_dict(dict(tensors))
 
 
-def _read_tensors(file: Path) -> dict[str, Tensor]:
+def load_tensors(file: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(file)
     except (SafetensorError, OSError) as error:
@@ -178,12 +178,12 @@ def _read_json(file: Path) -> dict[str, Any]:
     return data
 
 
-def _sha256(file: Path) -> str:
+def sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Flush a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

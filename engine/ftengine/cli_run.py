@@ -151,9 +151,10 @@ def evaluate(directory: Path, split: str, assignments: tuple[str, ...]) -> None:
     _only(assignments, ("data", "tasks", "train", "metrics", *WINDOWS), "the model of a run stays as it is")
     override(document, assignments)
     opened = _open(directory, resolve(document, trained=True))
+    from ftengine.finite import without_nan
     from ftengine.inference import evaluate_run
     from ftengine.run import loader_settings
-    from ftengine.track import make_console, show_results, without_nan
+    from ftengine.track import make_console, show_results
 
     evaluation = evaluate_run(opened, split, loader_settings(opened.plan.config.train, opened.precision.device))
     file = directory / f"evaluation-{split}.json"

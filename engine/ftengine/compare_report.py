@@ -29,14 +29,16 @@ class Outcome:
 class Row:
     """One strategy: what its `finished` of `planned` runs came to. By seed where it says so, else the mean.
 
-    `values` are the metric's by seed; `start` is its value on `val` before the first step; `memory` in bytes, the
-    largest of all runs; `moved` is ‖w - w0‖ / ‖w0‖ of the backbone; `lost` by seed.
+    `values` are the metric's by seed, `val` those on the split by which one is recommended; `start` is its value on
+    `val` before the first step; `memory` in bytes, the largest of all runs; `moved` is ‖w - w0‖ / ‖w0‖ of the backbone;
+    `lost` by seed.
     """
 
     name: str
     epochs: int
     planned: int
     values: dict[int, float]
+    val: dict[int, float]
     start: float | None
     seconds: float | None
     trained: int | None
@@ -90,11 +92,11 @@ def make_report(comparison: Comparison, outcomes: Sequence[Outcome], *, complete
     sign = 1 if comparison.mode == "min" else -1
     rows.sort(key=lambda row: (not row.values, sign * row.mean if row.values else 0.0))
     candidates = [
-        Candidate(row.name, row.values, row.seconds, row.lost)
+        Candidate(row.name, row.val, row.seconds, row.lost)
         for row in rows
         if row.finished == row.planned and row.seconds is not None
     ]
-    recommendation = recommend(candidates, f"{comparison.metric} on {split}", comparison.mode) if complete else None
+    recommendation = recommend(candidates, f"{comparison.metric} on val", comparison.mode) if complete else None
     of = summaries[0]["peak_memory"]["of"] if summaries else "process"
     return Report(comparison, list(outcomes), rows, split, of, complete, recommendation)
 
@@ -111,6 +113,7 @@ def _row(comparison: Comparison, name: str, outcomes: Sequence[Outcome], split: 
         name=name,
         epochs=comparison.epochs[name],
         planned=len(comparison.seeds),
+        val={item.run.seed: item.summary["metrics"]["val"][comparison.metric] for item in outcomes if item.summary},
         values={item.run.seed: item.summary["metrics"][split][comparison.metric] for item in outcomes if item.summary},
         start=mean(lambda summary: summary["start"].get(comparison.metric)),
         seconds=mean(lambda summary: summary["seconds"]),

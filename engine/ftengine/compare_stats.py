@@ -90,7 +90,7 @@ def recommend(candidates: Sequence[Candidate], metric: str, mode: str) -> Recomm
     alike = [item for item in ranked if item is best or paired(best.values, item.values).within_error]
     fastest = min(item.seconds for item in alike)
     quick = chosen = [item for item in alike if fastest > FASTER * item.seconds]
-    lost = [item.lost for item in chosen if item.lost is not None]
+    lost = [item.lost for item in chosen if item.lost is not None and item.lost.keys() == item.values.keys()]
     if len(lost) == len(chosen):
         least = min(lost, key=lambda values: statistics.fmean(values.values()))
         chosen = [item for item in chosen if item.lost is least or not paired(item.lost or {}, least).excludes_zero]

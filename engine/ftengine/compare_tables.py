@@ -82,6 +82,8 @@ def footnotes(report: Report) -> list[str]:
         notes = [f"±: half of the 95 % Student-t interval of the mean over {seeds} seeds (fewer where runs failed)."]
     if report.split == "val":
         notes.append("The val split was also used to choose the epoch, so the values are on the high side.")
+    else:
+        notes.append("The epochs, and the recommendation, were chosen on val: test has chosen nothing.")
     lower = "Smaller is better. " if comparison.mode == "min" else ""
     notes.append(f"{lower}At the start: {comparison.metric} on val before the first step, with new heads.")
     if comparison.budget is not None:

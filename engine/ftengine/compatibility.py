@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ftengine.config import ImageConfig, MixConfig
+from ftengine.config import Config, ImageConfig
 from ftengine.config_refs import Ref, Weights
 from ftengine.config_train import TrainConfig
 from ftengine.document import Document, KeyPath
@@ -21,7 +21,7 @@ from ftengine.plugin import (
     MetricSpec,
     TaskSpec,
 )
-from ftengine.vocabulary import FITS, SPATIAL_FIELDS, Fit
+from ftengine.vocabulary import FITS, SPATIAL_FIELDS
 from ftengine.weight_source import WeightSource, weight_source
 
 Report = Callable[[KeyPath, str], None]
@@ -165,10 +165,14 @@ def check_averages(train: TrainConfig, adapter: Ref | None, report: Report) -> N
         report(("train", "wise_ft"), message)
 
 
-def check_mix(mix: MixConfig | None, fit: Fit | None, tasks: Sequence[TaskPlan], report: Report) -> None:
-    """Mixed images are of one size, and need tasks whose targets, and losses, can be mixed with them."""
-    if mix is None:
+def check_mix(config: Config, tasks: Sequence[TaskPlan], report: Report) -> None:
+    """Mixed images are of one size, several a part, and need tasks whose targets and losses can be mixed with them."""
+    fit, train = config.image.fit, config.train
+    if config.mix is None:
         return
+    if train.batch_size == train.accumulate:
+        message = f"{train.batch_size} parts of one image each leave none to mix with (`mix`): use larger parts"
+        report(("train", "accumulate"), message)
     if fit == "shorter":
         report(("image", "fit"), "images of unequal sizes cannot be mixed (`mix`); use crop, stretch or pad")
     for task in tasks:

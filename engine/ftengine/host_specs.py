@@ -172,9 +172,25 @@ def _strategy_problems(spec: StrategySpec) -> Iterator[str]:
     if not isinstance(spec.settings, Mapping):
         yield f"settings must be a mapping of sections of a config, not {spec.settings!r}"
         return
-    for section in spec.settings:
+    for section, value in spec.settings.items():
         if section not in STRATEGY_SECTIONS:
             yield f"settings: {unknown('section', str(section), STRATEGY_SECTIONS)}"
+        elif section in ("mix", "train"):
+            if not isinstance(value, Mapping):
+                yield f"settings: {section} must be a mapping, not {value!r}"
+        elif section == "regularizers":
+            items = [value] if isinstance(value, str | Mapping) else value
+            if not isinstance(items, list | tuple) or not all(_is_named(item, needed=True) for item in items):
+                yield f"settings: regularizers must be names, or mappings with `name`, not {value!r}"
+        elif not _is_named(value, needed=section in ("freeze", "adapter")):
+            yield f"settings: {section} must be a name, or a mapping with `name`, not {value!r}"
+
+
+def _is_named(value: Any, *, needed: bool) -> bool:
+    """Whether `value` is a component's name, or a mapping with it; `needed`: not only its options."""
+    if isinstance(value, Mapping):
+        return isinstance(value.get("name", None if needed else ""), str)
+    return isinstance(value, str)
 
 
 def _task_problems(spec: TaskSpec) -> Iterator[str]:
@@ -254,5 +270,5 @@ def _full_names(section: str, value: Any, full: Callable[[str, str | None, str],
     if isinstance(value, str):
         return full(kind, None, value)
     if isinstance(value, Mapping):
-        return {**value, "name": full(kind, None, value["name"])} if "name" in value else dict(value)
+        return {**value, "name": full(kind, None, value["name"])}
     return [_full_names(section, item, full) for item in value]

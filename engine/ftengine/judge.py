@@ -9,6 +9,7 @@ from typing import Any
 
 from ftengine.config_train import EarlyStopping
 from ftengine.evaluate import Evaluation
+from ftengine.finite import with_nan, without_nan
 
 
 @dataclass
@@ -43,8 +44,7 @@ class Judge:
 
         One that is not finite never is: neither a value of NaN nor, whatever the metric says of it, a loss of NaN.
         """
-        best = self.best
-        value = evaluation.monitored if math.isfinite(evaluation.values.get("loss", 0.0)) else math.nan
+        best, value = self.best, self.value(evaluation)
         self.history.append(-value if self.mode == "min" else value)
         is_best = self.gain(value, best.value) > 0
         if is_best:
@@ -54,6 +54,11 @@ class Judge:
         else:
             best.since += 1
         return is_best
+
+    @staticmethod
+    def value(evaluation: Evaluation) -> float:
+        """What an evaluation is judged by: the monitored value, or NaN where the loss is not finite."""
+        return evaluation.monitored if math.isfinite(evaluation.values.get("loss", 0.0)) else math.nan
 
     def gain(self, value: float, before: float) -> float:
         """How much better `value` is than `before`: infinitely, if there was none; never, if it is not finite."""
@@ -69,11 +74,10 @@ class Judge:
 
     def state(self) -> dict[str, Any]:
         """As JSON data; NaN is null."""
-        best = {key: None if value != value else value for key, value in vars(self.best).items()}
+        best = {**without_nan(vars(self.best)), "values": without_nan(self.best.values)}
         return {"best": best, "history": [None if value != value else value for value in self.history]}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take back what `state` returned."""
-        best: dict[str, Any] = {key: math.nan if value is None else value for key, value in state["best"].items()}
-        self.best = Best(**best)
+        self.best = Best(**{**with_nan(state["best"]), "values": with_nan(state["best"]["values"])})
         self.history = [math.nan if value is None else value for value in state["history"]]

@@ -26,8 +26,9 @@ def fit(run: Training) -> str:
     state that a resumed run needs is in `run`; the order of samples, augmentation, dropout and learning rate are
     functions of the step.
     """
-    if run.judge.patience_is_over():  # a run that stopped early is resumed
-        return "stopped early"
+    if run.step == run.steps or run.judge.patience_is_over():  # a run that is over is resumed
+        run.check_frozen()
+        return "finished" if run.step == run.steps else "stopped early"
     config, freeze = run.plan.config.train, run.plan.config.freeze
     if run.step == 0:
         run.begin(evaluate_split(run, "val"))  # what was there before: all that changes from now on is fine-tuning

@@ -142,7 +142,7 @@ class _Resolver:
             for key, message in schedule.problems(config.train):
                 self.problem(("schedule", key), message)
         check_averages(config.train, config.adapter, self.problem)
-        check_mix(config.mix, config.image.fit, list(tasks.values()), self.problem)
+        check_mix(config, list(tasks.values()), self.problem)
         monitor = None
         if not self.problems:
             config = config.model_copy(update={"image": image_config(config.image, list(tasks.values()), self.problem)})
@@ -171,7 +171,7 @@ class _Resolver:
             monitor=monitor,
             document=self.document,
             joint=config.tasks is not None,
-            strategy=config.strategy,
+            strategy=config.strategy or (config.provenance or {}).get("strategy"),
         )
 
     # --- parts -------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ftengine.checkpoint import Checkpoint, Snapshot, Store, load_model
 from ftengine.errors import CheckpointError
+from ftengine.finite import with_nan, without_nan
 from ftengine.optim import load_optimizer_state, optimizer_state
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def snapshot(run: Training) -> Snapshot:
         "tasks": {name: task.state() for name, task in run.tasks.items()},
         "data": {name: stream.fingerprint for name, stream in run.streams.items()},
         "start": run.start,
-        "start_values": run.start_values,
+        "start_values": without_nan(run.start_values),
         "judge": run.judge.state(),
         "freeze": run.freezer.policy.state(),
         "audit": run.audit.state(),
@@ -70,10 +71,11 @@ def restore(run: Training, checkpoint: Checkpoint) -> None:
     run.judge.load_state(state["judge"])
     run.freezer.policy.load_state(state["freeze"])
     run.audit.load_state(state["audit"])
-    run.start, run.start_values = state["start"], state["start_values"]
+    run.start, run.start_values = state["start"], with_nan(state["start_values"])
     run.step = run.saved_step = state["step"]
-    if run.judge.best.step == run.step:  # it may have been killed between the two pointers to this checkpoint
-        run.store.point("best", checkpoint.path)
+    best = run.store.find("best")
+    if run.judge.best.step == run.step and (best is None or not best.name.startswith(checkpoint.path.name)):
+        run.store.point("best", checkpoint.path)  # it was killed between the two pointers to this checkpoint
     run.epoch_loss = (state["epoch_loss"][0], state["epoch_loss"][1])
     run.meter.load(state["meter"], run.precision.device)
     run.started -= state["elapsed"]

@@ -26,6 +26,7 @@ from ftengine.claim import claim
 from ftengine.config_train import TrainConfig
 from ftengine.data import LoaderSettings
 from ftengine.errors import TrainingError
+from ftengine.finite import without_nan
 from ftengine.freeze import Freezer
 from ftengine.loop import evaluate_split, fit
 from ftengine.mixing import Mixing
@@ -38,7 +39,7 @@ from ftengine.regularize import make_regularizers
 from ftengine.resume import last_checkpoint, restore
 from ftengine.signals import Signals
 from ftengine.start import distance, load_start, save_start
-from ftengine.track import Tracker, show_results, without_nan
+from ftengine.track import Tracker, show_results
 from ftengine.training import Training
 from ftengine.weights import Coverage
 from ftengine.wise_ft import mix_with_start
@@ -60,6 +61,9 @@ def execute(plan: Plan, directory: Path, console: Console, *, resume: bool = Fal
         outcome = "failed"
         try:
             outcome = fit(training)
+            wise_ft = plan.config.train.wise_ft
+            if wise_ft is not None and outcome != "interrupted" and not mix_with_start(training, wise_ft, directory):
+                outcome = "interrupted"
         except TrainingError as error:
             last = training.store.find("last")
             stays = f"the last good checkpoint stays: {last}" if last else "there is no checkpoint yet"
@@ -67,8 +71,6 @@ def execute(plan: Plan, directory: Path, console: Console, *, resume: bool = Fal
         finally:
             tracker.finish(outcome)
         if outcome != "interrupted":
-            if plan.config.train.wise_ft is not None:
-                mix_with_start(training, plan.config.train.wise_ft, directory)
             summarise_run(training, directory, console)
         if signals.received is not None and outcome == "interrupted":
             console.print(f"stopped by {signals.received.name} after step {training.step}; everything is saved")

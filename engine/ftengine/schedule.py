@@ -169,7 +169,7 @@ class OneCycle(Schedule):
         last = first / self.final_div_factor
         rise = self.pct_start * steps - 1
         if step <= rise:
-            return _half_cosine(first, 1.0, step / rise)
+            return _half_cosine(first, 1.0, step / rise if rise else 1.0)
         return _half_cosine(1.0, last, min(1.0, (step - rise) / max(1e-9, steps - 1 - rise)))
 
 

@@ -34,7 +34,8 @@ class Schedule(Options):
         """
         warmup = round(self.warmup_epochs * steps_per_epoch)
         if step < warmup:
-            return self.warmup_start + (1 - self.warmup_start) * step / warmup
+            ramp = self.warmup_start + (1 - self.warmup_start) * step / warmup
+            return ramp * self.shape(0, max(1, steps - warmup), steps_per_epoch)
         if self.per == "epoch":
             step = max(warmup, step // steps_per_epoch * steps_per_epoch)
         return self.shape(step - warmup, max(1, steps - warmup), steps_per_epoch)

@@ -9,7 +9,7 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor, nn
 
-from ftengine.checkpoint import _read_tensors, _sha256, _sync
+from ftengine.checkpoint import load_tensors, sha256, sync
 from ftengine.errors import CheckpointError, name_list
 from ftengine.model import Model
 from ftengine.protocols import Backbone
@@ -26,10 +26,10 @@ def save_start(directory: Path, model: Model) -> str:
     # Copies, since safetensors refuses tensors that share memory, as tied weights do.
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     safetensors.torch.save_file(copies, temporary)
-    _sync(temporary)
-    digest = _sha256(temporary)
+    sync(temporary)
+    digest = sha256(temporary)
     temporary.rename(directory / FILE)
-    _sync(directory)
+    sync(directory)
     return digest
 
 
@@ -45,9 +45,9 @@ def load_start(directory: Path, digest: str) -> dict[str, Tensor]:
     )
     if not file.is_file():
         raise CheckpointError(f"{file} is missing{advice}")
-    if _sha256(file) != digest:
+    if sha256(file) != digest:
         raise CheckpointError(f"{file} is damaged: it is not what was written (its SHA-256 differs){advice}")
-    return _read_tensors(file)
+    return load_tensors(file)
 
 
 def start_values(model: Model, start: Mapping[str, Tensor]) -> dict[str, Tensor]:

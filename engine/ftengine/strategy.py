@@ -64,10 +64,15 @@ def _fill(
     present = document.at(path)
     if isinstance(present, str) and path[0] in NAMED:
         present = {"name": present}
+    if present is None and document.at(path[:-1]) is not None and path in document.origins:
+        report(path, f"the strategy {name!r} sets this, but the file says null: leave one of them out")
+        return
     present = present if isinstance(present, dict) else {}
     for key, value in settings.items():
-        if key not in present or (present[key] is None and isinstance(value, Mapping)):
+        if key not in present:
             document.put((*path, key), value, origin)
+        elif present[key] is None:
+            report((*path, key), f"the strategy {name!r} sets this, but the file says null: leave one of them out")
         elif isinstance(value, Mapping) and isinstance(present[key], dict):
             _fill(document, (*path, key), value, origin, name, report)
         elif key == "name" and present[key] != value:

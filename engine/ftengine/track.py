@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ftengine.finite import without_nan
 from ftengine.groups import rates
 from ftengine.host import Host
 from ftengine.model import StageSummary
@@ -141,17 +142,12 @@ class Tracker:
         self.console.print(table)
 
 
-def without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with null for NaN and infinities, which JSON does not have."""
-    return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in values.items()}
-
-
 def _stays(line: str, step: int) -> bool:
     try:
         values = json.loads(line)
     except ValueError:
         return False
-    return bool(values["step"] <= step and values["split"] not in ("test", "wise_ft"))
+    return bool(values["step"] <= step and values["split"] != "test")
 
 
 def show_results(console: Console, metrics: Mapping[str, Mapping[str, float]], title: str) -> None:

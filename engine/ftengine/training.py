@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ftengine.audit import Audit
-from ftengine.averaging import Average
+from ftengine.averaging import Average, Swa
 from ftengine.checkpoint import Store
 from ftengine.data import LoaderSettings, Split, Stream
 from ftengine.errors import FtengineError, TrainingError, name_list
@@ -93,10 +93,9 @@ class Training:
 
     def lr_factor(self, step: int) -> float:
         """By what every learning rate is multiplied at `step`."""
-        swa = self.plan.config.train.swa
-        epochs = self.plan.config.train.epochs
-        if swa is not None and swa.lr is not None and step // self.steps_per_epoch >= int(swa.start * epochs):
-            return swa.lr
+        average = self.average
+        if isinstance(average, Swa) and average.lr is not None and step // self.steps_per_epoch >= average.first:
+            return average.lr
         return self.plan.schedule.factor(step, self.steps, self.steps_per_epoch, self.judge.history)
 
     # --- freezing --------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def gradual(options: GradualOptions, context: FreezeContext) -> Thawing:
             "from the start; use train.epochs of at least 2, or `freeze: none`"
         )
     times = range(1, count + 1)
-    starts = [index * each if each is not None else index * epochs // (count + 1) for index in times]
+    starts = [index * each if each is not None else max(1, index * epochs // (count + 1)) for index in times]
     by_stage = dict(zip(reversed(order), starts, strict=True))
     # What has no parameters may still have running statistics: they are frozen as long as the stage above it is.
     epoch, lowest = 0, options.until or next(iter(context.stages))

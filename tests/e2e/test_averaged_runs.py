@@ -1,6 +1,9 @@
 """Runs whose saved model is an average or a mixture of weights, and what every run says of its start."""
 
 import json
+import math
+import os
+import signal
 
 import pytest
 import safetensors.torch
@@ -87,7 +90,6 @@ def test_every_mixture_is_evaluated(mixed):
     assert len({row["loss"] for row in report["grid"]}) == 3
     last = mixed.lines("val")[-1]
     assert report["grid"][0]["loss"] == pytest.approx(last["loss"]), "1 is the end"
-    assert [line["alpha"] for line in mixed.lines("wise_ft")] == [1, 0.25, 0]
 
 
 def test_a_mixture_is_of_the_backbone_by_hand(runs, cli):
@@ -111,9 +113,43 @@ def test_a_mixture_is_of_the_backbone_by_hand(runs, cli):
     measured = json.loads((run.directory / "evaluation-val.json").read_text())
     assert measured["metrics"]["loss"] == pytest.approx(chosen["loss"])
     before = run.bytes("best")
-    assert cli("run", "--resume", run.directory).exit_code == 0, "it is over, and mixes again"
+    summary = run.summary
+    assert cli("run", "--resume", run.directory).exit_code == 0, "it is over, and stays as it is"
     assert run.bytes("best") == before
-    assert len(run.lines("wise_ft")) == 2
+    assert run.checkpoint("best").name == "step-00000009-mixed"
+    assert run.summary["metrics"] == summary["metrics"]
+
+
+def test_a_mixture_whose_loss_is_not_finite_is_never_the_best(runs, monkeypatch):
+    import ftengine.wise_ft as module
+
+    def broken(run, which, **options):
+        found = evaluate_split(run, which, **options)
+        found.values["loss"], found.monitored = math.nan, 1.0
+        return found
+
+    evaluate_split = module.evaluate_split
+    monkeypatch.setattr(module, "evaluate_split", broken)
+    run = runs({"train": {"wise_ft": {"grid": [0.5, 1.0]}}})
+    assert json.loads((run.directory / "wise_ft.json").read_text())["chosen"] is None
+    assert "mixed" not in run.checkpoint("best").name
+
+
+def test_a_signal_between_mixtures_ends_the_run_and_the_next_process_mixes(runs, cli, monkeypatch):
+    import ftengine.wise_ft as module
+
+    def interrupted(run, which, **options):
+        os.kill(os.getpid(), signal.SIGINT)
+        return evaluate_split(run, which, **options)
+
+    evaluate_split = module.evaluate_split
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "evaluate_split", interrupted)
+        run = runs({"strategy": "wise_ft"}, exit_code=130)
+    assert not (run.directory / "wise_ft.json").exists()
+    assert cli("run", "--resume", run.directory).exit_code == 0
+    assert len(json.loads((run.directory / "wise_ft.json").read_text())["grid"]) == 11
+    assert run.summary["strategy"] == "wise_ft", "a resumed run is still of its strategy"
 
 
 def test_a_checkpoint_that_is_better_than_every_mixture_stays(runs):

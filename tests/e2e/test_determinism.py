@@ -103,7 +103,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bytes(runs, cli, tmp_path, ch
     assert cli("run", "--resume", stopped.directory).exit_code == 0
     assert stopped.bytes() == whole.bytes()
     assert stopped.bytes("best") == whole.bytes("best")
-    for file in ("optimizer", "training") if "ema" in changes.get("train", {}) else ("optimizer",):
+    for file in ("optimizer", "training") if {"ema", "swa"} & changes.get("train", {}).keys() else ("optimizer",):
         ours, theirs = stopped.tensors(file=file), whole.tensors(file=file)
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -221,7 +221,7 @@ def kill_at(monkeypatch, owner, name, count):
 POINTS = [
     *((safetensors.torch, "save_file", count) for count in range(2)),
     *((module, "_write_json", count) for count in range(4)),
-    *((module, "_sync", count) for count in range(11)),
+    *((module, "sync", count) for count in range(11)),
     *((type(module.Path()), "rename", count) for count in range(3)),
     *((shutil, "rmtree", count) for count in range(3)),
 ]

@@ -30,6 +30,9 @@ CALLS = {
     "metric": "MetricSpec(name='a', factory='m:f', summary='S.', task='classification', primary='a')",
     "freeze": "FreezeSpec(name='a', factory='m:f', summary='S.')",
     "dataset": "DatasetSpec(name='a', factory='m:f', summary='S.', fields=('label',))",
+    "regularizer": "RegularizerSpec(name='a', factory='m:f', summary='S.')",
+    "adapter": "AdapterSpec(name='a', factory='m:f', summary='S.')",
+    "strategy": "StrategySpec(name='a', summary='S.')",
     "task": "TaskSpec(name='a', factory='m:f', summary='S.', targets={'label': Defaults('h', 'l', ('m',))})",
 }
 HOOKS = {
@@ -39,6 +42,9 @@ HOOKS = {
     "metric": "register_metrics",
     "freeze": "register_freeze_policies",
     "dataset": "register_datasets",
+    "regularizer": "register_regularizers",
+    "adapter": "register_adapters",
+    "strategy": "register_strategies",
     "task": "register_tasks",
 }
 
@@ -95,6 +101,18 @@ def test_a_plain_spec_of_each_kind_is_fine(distributions, kind):
         ("task", "targets={}", "task 'a': targets is empty"),
         ("task", "targets={'label': 'linear'}", "task 'a': targets must map the name of a target field to Defaults"),
         ("task", "targets={'label': Defaults('h', 'l', 'accuracy')}", "task 'a': targets['label']: metrics must be"),
+        ("strategy", "factory='m:f'", "strategy 'a': a strategy is its settings: it has neither factory nor options"),
+        ("strategy", "settings=['freeze']", "strategy 'a': settings must be a mapping of sections of a config"),
+        ("strategy", "settings={'freez': 'all'}", "strategy 'a': settings: unknown section 'freez'; did you mean"),
+        ("strategy", "settings={'adapter': None}", "strategy 'a': settings: adapter must be a name, or a mapping"),
+        ("strategy", "settings={'freeze': 5}", "strategy 'a': settings: freeze must be a name, or a mapping"),
+        ("strategy", "settings={'freeze': {'name': 3}}", "strategy 'a': settings: freeze must be a name, or a"),
+        ("strategy", "settings={'freeze': {'frozen_norm': 'eval'}}", "strategy 'a': settings: freeze must be a name"),
+        ("strategy", "settings={'optimizer': ['a']}", "strategy 'a': settings: optimizer must be a name, or a"),
+        ("strategy", "settings={'regularizers': 5}", "strategy 'a': settings: regularizers must be names, or"),
+        ("strategy", "settings={'regularizers': [{'strength': 1}]}", "strategy 'a': settings: regularizers must be"),
+        ("strategy", "settings={'mix': None}", "strategy 'a': settings: mix must be a mapping, not None"),
+        ("strategy", "settings={'train': 'x'}", "strategy 'a': settings: train must be a mapping, not 'x'"),
         ("freeze", "options=Named", "freeze 'a': Named has an option 'name', a key that a config's freeze section"),
     ],
 )
@@ -113,6 +131,8 @@ def test_a_wrong_spec_breaks_its_plugin(distributions, kind, argument, cause):
         ("backbone", "requires=('scikit-learn', 'timm')"),
         ("dataset", "fields=('label', 'field_of_acme')"),
         ("backbone", "factory='acme.models:Nets.make'"),
+        ("strategy", "settings={'optimizer': {'layer_decay': 0.5}, 'regularizers': 'l1', 'train': {'swa': {}}}"),
+        ("strategy", "settings={'freeze': 'all', 'regularizers': [{'name': 'l1'}, 'l2_sp'], 'mix': {'mixup': 1.0}}"),
     ],
 )
 def test_specs_that_are_fine(distributions, kind, argument):

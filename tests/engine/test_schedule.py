@@ -189,6 +189,14 @@ def test_warm_up_is_torch_s_linear_one():
     assert own_rates(Constant(warmup_epochs=2)) == close(expected)
 
 
+@pytest.mark.parametrize("steps", [2, 4, 5, 10])
+def test_one_cycle_of_which_the_rise_is_a_single_step(steps):
+    schedule = OneCycle(pct_start=1 / steps)
+    rates = [schedule.factor(step, steps, 1) for step in range(steps)]
+    assert rates[0] == 1.0
+    assert rates == sorted(rates, reverse=True)
+
+
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("per", ["step", "epoch"])
 def test_the_schedule_proper_runs_over_the_steps_after_the_warm_up(name, per):
@@ -197,7 +205,8 @@ def test_the_schedule_proper_runs_over_the_steps_after_the_warm_up(name, per):
     after = [warm.factor(step, STEPS, EPOCH) for step in range(10, STEPS)]
     assert after == [plain.factor(step, STEPS - 10, EPOCH) for step in range(STEPS - 10)]
     rise = [warm.factor(step, STEPS, EPOCH) for step in range(10)]
-    assert rise == close([0.2 + 0.08 * step for step in range(10)])  # by the step, whatever `per` says
+    first = plain.factor(0, STEPS - 10, EPOCH)  # 1, but for one that begins lower and rises by itself
+    assert rise == close([first * (0.2 + 0.08 * step) for step in range(10)])  # by the step, whatever `per` says
 
 
 def test_a_warm_up_may_last_a_part_of_an_epoch():

@@ -61,7 +61,7 @@ def test_a_kill_while_it_is_written_leaves_no_start(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_sync", killed)
+        patch.setattr(module, "sync", killed)
         with pytest.raises(KeyboardInterrupt):
             save_start(tmp_path, make_model())
     assert not (tmp_path / "start.safetensors").exists()
@@ -72,7 +72,7 @@ def test_a_kill_while_it_is_written_leaves_no_start(tmp_path, monkeypatch):
 
 def test_the_file_and_its_folder_are_on_the_disk_in_that_order(tmp_path, monkeypatch):
     synced = []
-    monkeypatch.setattr(module, "_sync", lambda path: synced.append((path.name, (tmp_path / module.FILE).exists())))
+    monkeypatch.setattr(module, "sync", lambda path: synced.append((path.name, (tmp_path / module.FILE).exists())))
     save_start(tmp_path, make_model())
     assert synced == [(".start.safetensors", False), (tmp_path.name, True)]
 

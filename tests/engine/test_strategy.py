@@ -40,7 +40,6 @@ def filled(data, settings):
             {"train": {"ema": {"decay": 0.5}}},
             {"train": {"ema": {"warmup": False, "decay": 0.5}}},
         ),
-        ({"adapter": None}, {"adapter": "lora"}, {"adapter": {"name": "lora"}}),
         ({}, {"regularizers": ["l1"]}, {"regularizers": ["l1"]}),
         (
             {"regularizers": {"name": "l1", "strength": 1}},
@@ -69,6 +68,21 @@ def test_another_component_is_not_this_strategy(written):
     assert path == ("freeze",)
     assert message == "the strategy 'acme' sets 'all', but this says 'none': leave one of them out"
     assert document.data == {"freeze": written}
+
+
+@pytest.mark.parametrize(
+    ("data", "settings", "place"),
+    [
+        ({"adapter": None}, {"adapter": "lora"}, ("adapter",)),
+        ({"train": {"ema": None}}, {"train": {"ema": {"decay": 0.5}}}, ("train", "ema")),
+    ],
+)
+def test_nothing_is_not_this_strategy_either(data, settings, place):
+    document, problems = filled(data, settings)
+    ((path, message),) = problems
+    assert path == place
+    assert message == "the strategy 'acme' sets this, but the file says null: leave one of them out"
+    assert document.data == data
 
 
 def test_a_config_with_a_strategy_becomes_a_plan_without(plan):

@@ -28,7 +28,7 @@ def starts(factory, options, epochs, stages=STAGES):
         ({}, 10, [8, 6, 4, 2]),
         ({}, 12, [9, 7, 4, 2]),
         ({}, 5, [4, 3, 2, 1]),
-        ({}, 2, [1, 1, 0, 0]),
+        ({}, 2, [1, 1, 1, 1]),
         ({"epochs_per_stage": 1}, 5, [4, 3, 2, 1]),
         ({"epochs_per_stage": 2}, 20, [8, 6, 4, 2]),
         ({"until": "c3"}, 9, [None, None, 6, 3]),
