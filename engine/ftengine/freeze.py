@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
@@ -23,6 +24,18 @@ def freeze_context(model: Model, epochs: int) -> FreezeContext:
             if isinstance(child, NORMS):
                 norms |= {f"{inner}.{name}" for name, _ in child.named_parameters(recurse=False)}
     return FreezeContext(stages, heads, frozenset(norms), epochs)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a policy does over a run: is anything frozen in some epoch, does anything of the backbone train in some?
+
+    `first_thaw`: the first epoch that begins with something unfrozen, if there is one.
+    """
+
+    anything_frozen: bool
+    backbone_trains: bool
+    first_thaw: int | None
 
 
 class Freezer:
@@ -56,21 +69,24 @@ class Freezer:
         self._fixed |= {id(self._parameters[name]) for name in model.fixed}
         self._frozen: tuple[set[str], set[int]] | None = None  # whole stages and heads by name, parameters by id
 
-    def check(self, epochs: int, *, adapted: bool = False) -> None:
-        """Raises FtengineError if in some epoch the policy names what is not there or leaves nothing to train.
+    def check(self, epochs: int) -> None:
+        """Raises FtengineError if in some epoch the policy names what is not there or leaves nothing to train."""
+        for epoch in range(epochs):
+            self._check_something_trains(Progress(epoch, epochs))
 
-        With an adapter in the backbone (`adapted`), also if nothing of it would ever train.
-        """
+    def forecast(self, epochs: int) -> Forecast | None:
+        """What the policy will do in a run of `epochs`; None if it has yet to measure what it decides by."""
         going = [Progress(epoch, epochs) for epoch in range(epochs)]
-        for progress in going:
-            self._check_something_trains(progress)
+        if any(self.policy.batches_to_measure(progress) for progress in going):
+            return None
         backbone = {id(self._parameters[name]) for names in self._stages.values() for name in names}
-        undecided = any(self.policy.batches_to_measure(progress) for progress in going)
-        if adapted and not undecided and not any(backbone - self._ask(progress)[1] for progress in going):
-            raise FtengineError(
-                "adapter: nothing of it would train, as the freeze policy keeps the whole backbone frozen to the end; "
-                "leave out either `adapter`, to train the heads alone, or `freeze`"
-            )
+        frozen = [self._ask(progress)[1] for progress in going]
+        thaws = [epoch for epoch in range(1, epochs) if frozen[epoch - 1] - frozen[epoch]]
+        return Forecast(
+            anything_frozen=any(answer - self._fixed for answer in frozen) or bool(self._fixed),
+            backbone_trains=any(backbone - answer for answer in frozen),
+            first_thaw=thaws[0] if thaws else None,
+        )
 
     def apply(self, progress: Progress) -> bool:
         """Freeze what the policy says for `progress`; True if that differs from before.
@@ -139,9 +155,9 @@ class Freezer:
         if all(id(parameter) in frozen for parameter in self._parameters.values()):
             heads = ", ".join(sorted(set(self._parts) - set(self._stages)))
             raise FtengineError(
-                f"freeze: nothing would train in epoch {progress.epoch}: the backbone ({', '.join(self._stages)}) and "
-                f"the heads ({heads}) are frozen as a whole; leave a part of them out: `freeze: all` trains the heads "
-                "alone (they must have parameters), `freeze: none` everything"
+                f"freeze: nothing would train in epoch {progress.epoch + 1}: the backbone ({', '.join(self._stages)}) "
+                f"and the heads ({heads}) are frozen as a whole; leave a part of them out: `freeze: all` trains the "
+                "heads alone (they must have parameters), `freeze: none` everything"
             )
 
     def _trainable_since(self, progress: Progress, frozen: set[int]) -> dict[int, int]:

@@ -68,6 +68,11 @@ def parameter_groups(model: Model, options: Optimizer, ref: OptimizerRef) -> lis
             decay = 0.0
         group = {"params": [], "name": "", "stage": stage, "lr": rate, "base_lr": rate, "weight_decay": decay}
         groups.setdefault((stage, ", ".join(marks)), group | {"since": 0.0})["params"].append(parameter)
+    if not any(group["lr"] for group in groups.values()):
+        raise FtengineError(
+            "optimizer.rules: every learning rate is 0, so that nothing would train; leave a part without such a rule, "
+            "or use `freeze`, which also saves the time"
+        )
     several = [stage for stage, _ in groups]
     for (stage, mark), group in groups.items():
         group["name"] = f"{stage} ({mark})" if mark and several.count(stage) > 1 else stage

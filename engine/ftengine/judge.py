@@ -16,6 +16,7 @@ from ftengine.finite import with_nan, without_nan
 class Best:
     """The best evaluation so far.
 
+    `mixed` is the share of the end in it, where it is a mixture of the weights of a run's start and end.
     `since` counts the evaluations since `reference`, the last value that was better by early stopping's `min_delta`.
     """
 
@@ -25,6 +26,7 @@ class Best:
     values: dict[str, float] = field(default_factory=dict)
     since: int = 0
     reference: float = math.nan
+    mixed: float | None = None
 
 
 class Judge:
@@ -49,6 +51,7 @@ class Judge:
         is_best = self.gain(value, best.value) > 0
         if is_best:
             best.value, best.step, best.epoch, best.values = value, step, epoch, dict(evaluation.values)
+            best.mixed = None
         if self.gain(value, best.reference) > (self.stopping.min_delta if self.stopping else 0.0):
             best.reference, best.since = value, 0
         else:
@@ -79,5 +82,6 @@ class Judge:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take back what `state` returned."""
-        self.best = Best(**{**with_nan(state["best"]), "values": with_nan(state["best"]["values"])})
+        best = state["best"]
+        self.best = Best(**{**with_nan(best), "values": with_nan(best["values"]), "mixed": best["mixed"]})
         self.history = [math.nan if value is None else value for value in state["history"]]

@@ -2,35 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
+from pathlib import Path
 
 import torch
 from torch import nn
+
+PROCESS = Path("/proc/self")
+"""Where Linux tells a process about itself."""
 
 
 class PeakMemory:
     """The most bytes that training has needed so far, the model's own included.
 
     On a GPU that is what its allocator has given out. Elsewhere it is how far the process's resident memory has grown
-    since this was made, when libraries, data and `model` were there, and the size of `model`. `before` is the peak of
-    an interrupted run's earlier processes.
+    at most since this was made, when libraries, data and `model` were there, and the size of `model`; where the system
+    cannot begin its record of the peak anew (it can on Linux), a higher peak before hides a part of it. `before` is the
+    peak of an interrupted run's earlier processes.
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self.device = device
         self.before = 0
-        tensors = [*model.parameters(), *model.buffers()]
-        self._without = _resident() - sum(tensor.nbytes for tensor in tensors)
+        with contextlib.suppress(OSError):
+            (PROCESS / "clear_refs").write_text("5")  # the peak begins anew at what is resident now
+        self._without = _peak() - sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
 
     @property
     def bytes(self) -> int:
         if self.device.type == "cuda":
             return max(self.before, torch.cuda.max_memory_allocated(self.device))
-        return max(self.before, _resident() - self._without)
+        return max(self.before, _peak() - self._without)
 
 
-def _resident() -> int:
+def _peak() -> int:
     """The process's largest resident memory, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    try:
+        status = (PROCESS / "status").read_text()
+        return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024

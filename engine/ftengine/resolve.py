@@ -125,6 +125,10 @@ class _Resolver:
             self.part("regularizer", ref, ("regularizers", index)) for index, ref in enumerate(config.regularizers)
         ]
         optimizer = self.named(config.optimizer, OPTIMIZERS, "optimizer")
+        given = [(part.data(), part) for part in regularizers if part]
+        for index, (data, part) in enumerate(given):
+            if data in [other for other, _ in given[:index]]:
+                self.problem(part.path, f"{part.component.name} is given twice")
         schedule = self.named(config.schedule, SCHEDULES, "schedule")
         streams: dict[str, Part] = {}
         tasks = self.tasks(streams, backbone)

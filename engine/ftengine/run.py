@@ -25,6 +25,7 @@ from ftengine.checkpoint import Store, best_or_last, load_model
 from ftengine.claim import claim
 from ftengine.config_train import TrainConfig
 from ftengine.data import LoaderSettings
+from ftengine.effects import check_effects
 from ftengine.errors import TrainingError
 from ftengine.finite import without_nan
 from ftengine.freeze import Freezer
@@ -81,7 +82,6 @@ def execute(plan: Plan, directory: Path, console: Console, *, resume: bool = Fal
 
 def assemble(plan: Plan, directory: Path, console: Console, signals: Signals, *, resume: bool) -> Training:
     """Build every part of a run, and say what was built."""
-    started = time.perf_counter()
     tasks = make_tasks(plan)
     streams = make_streams(plan, tasks)
     built = make_model(plan, tasks, pretrained=not resume)
@@ -108,16 +108,15 @@ def assemble(plan: Plan, directory: Path, console: Console, signals: Signals, *,
         average=make_average(model, config),
         mixing=None if plan.config.mix is None else Mixing(plan.config.mix, tasks),
         adapter=built.adapter,
-        started=started,
     )
     if resume:
         restore(training, last_checkpoint(training.store, directory))
         training.tracker.rewind(training.step)
         console.print(f"continuing after step {training.step} of {training.steps}")
-    training.freezer.check(config.epochs, adapted=built.adapter is not None)
     start = load_start(directory, training.start) if resume else model.state_dict()
     if plan.regularizers:
         training.regularizers = make_regularizers(plan, model, start, adapted=built.adapter is not None)
+    check_effects(plan, training.freezer, training.regularizers)
     return training
 
 
@@ -212,6 +211,7 @@ def summarise_run(training: Training, directory: Path, console: Console) -> None
         "primary": plan.monitor.name,
         "best_step": best.step,
         "best_epoch": best.epoch,
+        "mixed": best.mixed,
         "epochs": training.epoch,
         "seconds": round(time.perf_counter() - training.started, 3),
         "images_per_second": round(training.images / training.seconds, 2) if training.seconds else None,
@@ -227,7 +227,10 @@ def summarise_run(training: Training, directory: Path, console: Console) -> None
     (directory / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     if best.step:
         columns = {"at the start": training.start_values, **metrics}
-        show_results(console, columns, f"best checkpoint, epoch {best.epoch}")
+        title = f"best checkpoint, epoch {best.epoch}"
+        if best.mixed is not None:
+            title += f", {best.mixed:g} of it mixed with {1 - best.mixed:g} of the start"
+        show_results(console, columns, title)
         before = training.start_values.get(plan.monitor.name, math.nan)
         if training.judge.gain(before, best.value) > 0:
             training.tracker.warn(f"{plan.monitor.name} was better at the start: {before:.4g}; training has done harm")

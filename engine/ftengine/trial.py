@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ftengine.build import Built, make_model, make_streams, make_tasks
+from ftengine.effects import check_effects
 from ftengine.freeze import Freezer, freeze_context
 from ftengine.mixing import Mixing
 from ftengine.optim import build_optimizer
@@ -30,11 +31,10 @@ def try_to_build(plan: Plan, tasks: Mapping[str, Task]) -> Built:
     if plan.config.mix is not None:
         Mixing(plan.config.mix, tasks)
     build_optimizer(model, plan.optimizer, plan.config.optimizer)
-    if plan.regularizers:
-        make_regularizers(plan, model, model.state_dict(), adapted=adapted)
+    regularizers = make_regularizers(plan, model, model.state_dict(), adapted=adapted)
     freezer = Freezer(model, built.freeze, plan.config.freeze.frozen_norm)
     epochs = plan.config.train.epochs
-    freezer.check(epochs, adapted=adapted)
+    check_effects(plan, freezer, regularizers)
     for epoch in range(epochs):
         progress = Progress(epoch, epochs)
         if built.freeze.batches_to_measure(progress):  # any numbers: whether the choice is possible, not which it is

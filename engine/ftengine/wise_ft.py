@@ -47,8 +47,8 @@ def mix_with_start(run: Training, config: WiseFtConfig, directory: Path) -> bool
             chosen = alpha
             found = run.judge.best
             found.value, found.values = value, dict(evaluation.values)
-            found.step, found.epoch = run.step, round(run.epoch)
-        mark = "  best" if better else ""
+            found.step, found.epoch, found.mixed = run.step, round(run.epoch), alpha
+        mark = "  best so far" if better else ""
         run.tracker.say(f"  {alpha:.2f} of the end: {run.plan.monitor.name} {evaluation.monitored:.4g}{mark}")
     text = json.dumps({"primary": run.plan.monitor.name, "chosen": chosen, "grid": rows}, indent=1)
     (directory / "wise_ft.json").write_text(text + "\n")

@@ -24,8 +24,9 @@ def gradual(options: GradualOptions, context: FreezeContext) -> Thawing:
     """Gradual unfreezing (Howard & Ruder 2018, arXiv 1801.06146): first the heads train, then stages from the top down.
 
     Of n stages that unfreeze, the i-th from the head (i = 1 … n) does at epoch ``i * epochs_per_stage``, or, where
-    that is left out, at ``floor(i * epochs / (n + 1))``. Stages without parameters do not count. FtengineError for a
-    stage that the backbone does not have, and for a run that ends before the last would train or has but one epoch.
+    that is left out, at ``max(1, floor(i * epochs / (n + 1)))``. Stages without parameters do not count. FtengineError
+    for a stage that the backbone does not have, and for a run that ends before the last would train or has but one
+    epoch.
     """
     order = with_parameters(context)
     if options.until is not None:

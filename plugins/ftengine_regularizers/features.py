@@ -29,6 +29,8 @@ class FeatureDistill(Regularizer):
     Attention for Convolutional Networks", 2019. The relative form is this module's.
     """
 
+    backbone_only = True
+
     def __init__(self, options: FeatureDistillOptions, context: RegularizerContext) -> None:
         super().__init__()
         wanted = options.levels or context.levels[-1:]

@@ -32,6 +32,7 @@ class L2Sp(Regularizer):
             )
         self.backbone = options.backbone
         self.head = options.head
+        self.backbone_only = not options.head
         if self.backbone:
             for name, value in context.start.items():
                 if not _of_head(name):
@@ -59,6 +60,7 @@ class L1(Regularizer):
     def __init__(self, options: L1Options, context: RegularizerContext) -> None:
         super().__init__()
         self.strength = options.strength
+        self.backbone_only = options.part == "backbone"
         self.parts = ("backbone", "head") if options.part == "all" else (options.part,)
 
     def of_weights(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:

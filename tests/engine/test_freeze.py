@@ -248,10 +248,11 @@ def test_frozen_norms_in_train_mode_go_on_learning_statistics():
 )
 def test_a_policy_that_ever_freezes_everything_is_refused_at_once(by_epoch, epoch):
     model = make_model(learned=("a",))
-    with pytest.raises(FtengineError, match=f"nothing would train in epoch {epoch}: .*`freeze: all` trains the heads"):
+    message = f"nothing would train in epoch {epoch + 1}: .*`freeze: all` trains the heads"
+    with pytest.raises(FtengineError, match=message):
         apply(model, *by_epoch)
     assert len(trainable(model)) == 6, "nothing was frozen"
-    with pytest.raises(FtengineError, match=f"nothing would train in epoch {epoch}"):
+    with pytest.raises(FtengineError, match=f"nothing would train in epoch {epoch + 1}"):
         Freezer(model, Policy(*by_epoch)).check(3)
     Freezer(model, Policy(*by_epoch)).check(epoch)
 
@@ -259,7 +260,7 @@ def test_a_policy_that_ever_freezes_everything_is_refused_at_once(by_epoch, epoc
 def test_a_probe_without_anything_to_train_in_the_head_is_refused():
     model = make_model()
     model.heads["a"].requires_grad_(False)
-    with pytest.raises(FtengineError, match="nothing would train in epoch 0"):
+    with pytest.raises(FtengineError, match="nothing would train in epoch 1"):
         apply(model, {"c1", "c2"})
 
 

@@ -35,7 +35,11 @@ class Regularizer(nn.Module):
         class L2(Regularizer):
             def of_weights(self, parameters):
                 return {"l2": 1e-4 * sum(p.square().sum() for p in parameters.values())}
+
+    `backbone_only`: it does nothing where the backbone does not train, and is then refused.
     """
+
+    backbone_only = False
 
     def of_weights(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Terms of the backbone's and heads' parameters that train now (there are some): once a step, in float32.

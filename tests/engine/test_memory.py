@@ -1,0 +1,32 @@
+"""The peak is of what came after, the model's own size included."""
+
+import torch
+from tiny import make_model
+
+from ftengine import memory
+from ftengine.memory import PeakMemory
+
+SIZE = 64 * 2**20
+
+
+def fill():
+    return int(torch.ones(SIZE, dtype=torch.uint8).max())
+
+
+def test_what_was_needed_for_a_while_counts_and_what_was_before_does_not():
+    fill()
+    model = make_model()
+    peak = PeakMemory(model, torch.device("cpu"))
+    own = sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
+    assert own <= peak.bytes < own + SIZE / 4
+    fill()
+    assert SIZE <= peak.bytes < SIZE * 1.5
+    peak.before = 10 * SIZE
+    assert peak.bytes == 10 * SIZE
+
+
+def test_where_linux_does_not_tell_the_peak_is_the_process_s(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "PROCESS", tmp_path / "absent")
+    peak = PeakMemory(make_model(), torch.device("cpu"))
+    assert peak.bytes >= 0
+    assert memory._peak() > 100 * 2**20, "torch alone is larger"
