@@ -1,7 +1,7 @@
 """Writes the parts of the documentation that repeat what the code says.
 
-``python docs/generate.py`` renders every block between ``<!-- generated: NAME -->`` and ``<!-- end -->`` anew; the
-tests fail while a page differs from its rendering.
+``python docs/generate.py`` renders every block between ``<!-- generated: NAME -->`` and ``<!-- end -->`` anew, and what
+follows a ``<!-- result: NAME -->`` on its line; the tests fail while a page differs from its rendering.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from reference import code, components, config, hooks
+from reference import code, components, config, digits, hooks
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RESULT = re.compile(r"(<!-- result: (?P<name>\w+) -->).*")
+"""Where the rest of a line is a strategy's result."""
 BLOCK = re.compile(r"(<!-- generated: (?P<name>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 RENDERERS: dict[str, Callable[[str], str]] = {
     "section": config.section,
+    "reference": config.reference,
     "options": config.options,
     "data": config.data,
     "optimizers": config.optimizers,
@@ -28,6 +31,8 @@ RENDERERS: dict[str, Callable[[str], str]] = {
     "components": components.table,
     "heads": components.heads,
     "summaries": components.summaries,
+    "strategies": components.strategies,
+    "results": digits.results,
     "hooks": hooks.hooks,
     "specs": hooks.specs,
     "contracts": hooks.contracts,
@@ -39,13 +44,13 @@ RENDERERS: dict[str, Callable[[str], str]] = {
 
 
 def render(text: str) -> str:
-    """A page with each of its blocks as the code says it now."""
+    """A page with each of its blocks, and of its results, as the code and the comparison say it now."""
 
     def block(match: re.Match[str]) -> str:
         name, _, argument = match["name"].partition(" ")
         return f"{match[1]}\n{RENDERERS[name](argument).strip()}\n\n{match[3]}"
 
-    return BLOCK.sub(block, text)
+    return BLOCK.sub(block, RESULT.sub(lambda match: f"{match[1]} {digits.result(match['name'])}", text))
 
 
 def main() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import yaml
 
 from ftengine.host import KINDS, Component, Host
 from ftengine.host_lookup import plural
 from ftengine.optimizers import OPTIMIZERS
-from ftengine.plugin import TaskSpec
+from ftengine.plugin import StrategySpec, TaskSpec
 from ftengine.schedule import SCHEDULES
 from reference.markdown import table as markdown_table
 
@@ -44,15 +47,46 @@ def heads(task: str) -> str:
 
 
 def summaries(which: str) -> str:
-    """The built-in components of ``KIND TASK``, each with its summary and its options."""
+    """The built-in components of ``KIND TASK``, or of a kind that has no task, with their summaries and options."""
     kind, _, task = which.partition(" ")
     rows = []
-    for component in _of(kind, task):
+    for component in _of(kind, task or None):
         rows.append((f"`{component.name}`", component.spec.summary, _code(component.spec.options.model_fields)))
     return markdown_table((kind, "what it is", "options"), rows)
 
 
-def _of(kind: str, task: str) -> list[Component]:
+def strategies(_: str) -> str:
+    """The catalogue: each strategy, linked to its section, what it does, when it is right, and what it sets."""
+    rows = []
+    for component in _of("strategy", None):
+        spec = component.spec
+        assert isinstance(spec, StrategySpec)
+        link = f"[`{spec.name}`](#{spec.name})"
+        rows.append((link, spec.summary, spec.when, settings(spec) or "nothing"))
+    return markdown_table(("strategy", "what it does", "when", "what it sets"), rows)
+
+
+def settings(spec: StrategySpec) -> str:
+    """A strategy's settings as lines of config, without ``freeze: none``, which is what a config says by itself."""
+    own = {section: value for section, value in spec.settings.items() if (section, value) != ("freeze", "none")}
+    # In flow style, as people write it: `freeze: {name: surgical, block: last}`.
+    texts = (yaml.safe_dump(_plain(value), default_flow_style=True, sort_keys=False) for value in own.values())
+    return ", ".join(f"`{key}: {_bare(text)}`" for key, text in zip(own, texts, strict=True))
+
+
+def _bare(text: str) -> str:
+    """What YAML's writer gives, without the end mark of a document that is a single word."""
+    return text.removesuffix("...\n").strip()
+
+
+def _plain(value: Any) -> Any:
+    """Mappings and sequences as YAML has them."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _of(kind: str, task: str | None) -> list[Component]:
     host = Host.discover()
     plugins = {record.name for record in host.plugins if record.builtin}
     return [one for one in host.components if (one.kind, one.task) == (kind, task) and one.plugin in plugins]

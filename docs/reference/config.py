@@ -16,7 +16,7 @@ import ftengine.config
 import ftengine.config_refs
 import ftengine.config_train
 from ftengine.cli_options import option_rows
-from ftengine.config import BackboneRef, DataRef, HeadRef, Losses, Ref, Section
+from ftengine.config import BackboneRef, DataRef, FreezeRef, HeadRef, Losses, OptimizerRef, Ref, Section
 from ftengine.host import Host
 from ftengine.optimizers import OPTIMIZERS
 from ftengine.plugin import DatasetOptions, Options
@@ -27,12 +27,24 @@ ANCHORS = {
     "Weights": "weights",
     "ImageConfig": "image",
     "TaskConfig": "tasks",
+    "MixConfig": "mix",
+    "LrRule": "rules",
     "EmaConfig": "ema",
+    "SwaConfig": "swa",
+    "WiseFtConfig": "wise-ft",
     "EarlyStopping": "early-stopping",
     "TrainConfig": "train",
     "PluginsConfig": "plugins",
 }
 """Where docs/config.md describes each section."""
+
+PLACES: dict[type[Ref], str] = {
+    BackboneRef: "[`weights`](#weights)",
+    HeadRef: "[`weights`](#weights-of-a-head)",
+    FreezeRef: "[keys of its own](#freeze)",
+    OptimizerRef: "[rates by place](#rates-by-place)",
+}
+"""What the config has beside a component and its options, and where docs/config.md describes it."""
 
 EQUAL_PARTS = re.compile(r"\[(?P<one>[^\[\]]+?)(?:, (?P=one))+\]")
 """A list of a fixed length whose entries are all of one type."""
@@ -52,6 +64,19 @@ def sections() -> dict[str, type[Section]]:
 def section(name: str) -> str:
     """The keys of a section: type, default, meaning."""
     return _rows(sections()[name])
+
+
+def references() -> dict[str, type[Ref]]:
+    """The ways to name a component that have keys of the engine's own beside it, by class's name."""
+    return {model.__name__: model for model in PLACES}
+
+
+def reference(name: str) -> str:
+    """The keys that the engine has beside a component's name and options."""
+    model = references()[name]
+    kept = {key: (field.annotation, field) for key, field in model.model_fields.items() if key != "name"}
+    fields: dict[str, Any] = kept
+    return _rows(create_model(name, __base__=Options, **fields))
 
 
 def options(name: str) -> str:
@@ -137,17 +162,17 @@ def _type(field: FieldInfo, text: str) -> str:
     inner = _models(field.annotation)
     several = "list of " if "tuple[" in str(field.annotation) else ""
     for model in inner:
-        if issubclass(model, BackboneRef):
-            return "component, with [`weights`](#weights)"
-        if issubclass(model, HeadRef):
-            return "component, with [`weights`](#weights-of-a-head)"
+        if model in PLACES:
+            return f"component, with {PLACES[model]}"
         if issubclass(model, DataRef):
             return "component, called by its `format`"
         if issubclass(model, Ref):
             return f"{several}component{'s' if several else ''}"
         if issubclass(model, Section):
             link = f"[{ANCHORS[model.__name__]}](#{ANCHORS[model.__name__]})"
-            return f"mapping of a name to [task](#{ANCHORS['TaskConfig']})" if model.__name__ == "TaskConfig" else link
+            if model.__name__ == "TaskConfig":
+                return f"mapping of a name to [task](#{ANCHORS['TaskConfig']})"
+            return several + link
     if text == "any":
         return "depends on the format"
     return EQUAL_PARTS.sub(_counted, text.replace(" | null", ""))

@@ -38,6 +38,8 @@ def test_a_config_has_no_mistakes(file, cli):
         ("regression/digits.yaml", {"r2": 0.8}),
         ("joint/digits.yaml", {"find/map_50": 0.5, "outline/mean_iou": 0.6}),
         ("joint/digits_label_and_ink.yaml", {"digit/accuracy": 0.95, "ink/r2": 0.8}),
+        ("transfer/digits_source.yaml", {"digit/accuracy": 0.9, "ink/r2": 0.7}),
+        ("transfer/digits.yaml", {"accuracy": 0.7}),
     ],
 )
 def test_a_config_that_needs_no_data_learns(file, least, cli, tmp_path):
