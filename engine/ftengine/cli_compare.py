@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ftengine import compare_configs as configs
-from ftengine import compare_plan
-from ftengine.compare_budget import seconds_of
-from ftengine.compare_plan import Comparison
+from ftengine.compare import configs
+from ftengine.compare import plan as compare_plan
+from ftengine.compare.budget import seconds_of
+from ftengine.compare.plan import Comparison
 from ftengine.config import parse
 from ftengine.document import Document, override, read
 from ftengine.errors import ConfigError, FtengineError, name_list
@@ -197,7 +197,7 @@ def _torch() -> tuple[ModuleType, Console]:
 @contextmanager
 def _stopping(directory: Path, console: Console) -> Iterator[Signals]:
     """While signals are noted: one that stops a run stops the comparison, and how to continue is said."""
-    from ftengine.compare_children import StoppedBySignal
+    from ftengine.compare.children import StoppedBySignal
     from ftengine.signals import Signals
 
     try:

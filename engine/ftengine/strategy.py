@@ -64,7 +64,8 @@ def _fill(
     present = document.at(path)
     if isinstance(present, str) and path[0] in NAMED:
         present = {"name": present}
-    if present is None and document.at(path[:-1]) is not None and path in document.origins:
+    above = document.at(path[:-1])
+    if present is None and isinstance(above, dict) and path[-1] in above:
         report(path, f"the strategy {name!r} sets this, but the file says null: leave one of them out")
         return
     present = present if isinstance(present, dict) else {}

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from conftest import BASE, merged
-from ftengine import compare
-from ftengine.compare_children import run_process
+from ftengine.compare import execution as compare
+from ftengine.compare.children import run_process
 
 METRIC = ["acme/error_rate"]
 """Of which less is better; the built-in ones import a library that takes longer than a run here."""

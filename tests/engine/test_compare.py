@@ -10,12 +10,12 @@ import pytest
 from rich.console import Console
 from test_compare_report import comparison, summary
 
-from ftengine import compare
-from ftengine.compare_budget import Cost
-from ftengine.compare_check import check_retained, fewest_epochs
-from ftengine.compare_children import StoppedBySignal
-from ftengine.compare_configs import StrategiesError
-from ftengine.compare_plan import Comparison, folders, pick
+from ftengine.compare import execution as compare
+from ftengine.compare.budget import Cost
+from ftengine.compare.check import check_retained, fewest_epochs
+from ftengine.compare.children import StoppedBySignal
+from ftengine.compare.configs import StrategiesError
+from ftengine.compare.plan import Comparison, folders, pick
 from ftengine.document import read
 from ftengine.errors import CheckpointError, FtengineError
 from ftengine.host import Host

@@ -3,7 +3,7 @@
 import click
 import pytest
 
-from ftengine.compare_budget import Cost, as_option, seconds_of
+from ftengine.compare.budget import Cost, as_option, seconds_of
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import yaml
 from config_files import DIGITS
 
-from ftengine import compare_configs as configs
+from ftengine.compare import configs
 from ftengine.document import read
 from ftengine.errors import ConfigError, FtengineError
 from ftengine.host import Host

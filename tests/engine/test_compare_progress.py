@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 from test_compare_report import comparison, summary
 
-from ftengine import compare_progress
-from ftengine.compare_progress import Display
-from ftengine.compare_report import Outcome
+from ftengine.compare import progress as compare_progress
+from ftengine.compare.progress import Display
+from ftengine.compare.report import Outcome
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import json
 import pytest
 from PIL import Image
 
-from ftengine.compare_chart import draw
-from ftengine.compare_plan import Comparison, folders
-from ftengine.compare_report import Outcome, failure, make_report
-from ftengine.compare_tables import advice, cells, count, footnotes, plus_minus, size, write
+from ftengine.compare.chart import draw
+from ftengine.compare.plan import Comparison, folders
+from ftengine.compare.report import Outcome, failure, make_report
+from ftengine.compare.tables import advice, cells, count, footnotes, plus_minus, size, write
 
 
 def comparison(*names, seeds=(0, 1, 2), **changes):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from ftengine.compare_stats import Candidate, duration, interval, paired, recommend
+from ftengine.compare.stats import Candidate, duration, interval, paired, recommend
 
 
 def test_the_interval_of_three_values_by_hand():

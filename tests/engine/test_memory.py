@@ -20,7 +20,7 @@ def test_what_was_needed_for_a_while_counts_and_what_was_before_does_not():
     own = sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
     assert own <= peak.bytes < own + SIZE / 4
     fill()
-    assert SIZE <= peak.bytes < SIZE * 1.5
+    assert 0.9 * SIZE < peak.bytes < 1.5 * SIZE
     peak.before = 10 * SIZE
     assert peak.bytes == 10 * SIZE
 

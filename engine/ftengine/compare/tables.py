@@ -11,8 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ftengine.compare_report import Report
-from ftengine.compare_stats import duration, interval
+from ftengine.compare.report import Report
+from ftengine.compare.stats import duration, interval, number, spread
 from ftengine.files import write_text
 
 
@@ -31,7 +31,7 @@ def cells(report: Report) -> tuple[list[str], list[list[str]]]:
         line = [
             row.name,
             plus_minus(list(row.values.values())),
-            _or_dash(row.start, "{:.4g}".format),
+            _or_dash(row.start, number),
             str(row.epochs),
             _or_dash(row.seconds, duration),
             _or_dash(row.trained, count),
@@ -39,32 +39,28 @@ def cells(report: Report) -> tuple[list[str], list[list[str]]]:
             _or_dash(row.moved, "{:.3g}".format),
         ]
         if comparison.retain is not None:
-            line.append(plus_minus(list(row.lost.values()), 3) if row.lost else "-")
+            line.append(plus_minus(list(row.lost.values())) if row.lost else "-")
         if failures:
             line.append(f"{row.finished} of {row.planned}")
         rows.append(line)
     return columns, rows
 
 
-def plus_minus(values: Sequence[float], digits: int = 4) -> str:
+def plus_minus(values: Sequence[float]) -> str:
     """``0.953 ± 0.012``, the mean alone for a single value, ``-`` for none."""
-    if not values:
-        return "-"
-    found = interval(values)
-    text = f"{found.mean:.{digits}g}"
-    return text if found.half is None else f"{text} ± {found.half:.2g}"
+    return spread(interval(values)) if values else "-"
 
 
 def _or_dash(value: Any, text: Callable[[Any], str]) -> str:
     return "-" if value is None else text(value)
 
 
-def count(number: int) -> str:
+def count(of: int) -> str:
     """``8,500``, ``123 k``, ``11.2 M``."""
     for factor, unit in ((1e9, "G"), (1e6, "M"), (1e5, "k")):
-        if number >= factor:
-            return f"{number / (1e3 if unit == 'k' else factor):.3g} {unit}"
-    return f"{number:,}"
+        if of >= factor:
+            return f"{of / (1e3 if unit == 'k' else factor):.3g} {unit}"
+    return f"{of:,}"
 
 
 def size(number: int) -> str:

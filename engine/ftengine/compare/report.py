@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ftengine.compare_plan import Comparison, Run
-from ftengine.compare_stats import Candidate, Recommendation, recommend
+from ftengine.compare.plan import Comparison, Run
+from ftengine.compare.stats import Candidate, Recommendation, recommend
 
 
 @dataclass(frozen=True)

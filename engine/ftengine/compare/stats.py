@@ -100,9 +100,9 @@ def recommend(candidates: Sequence[Candidate], metric: str, mode: str) -> Recomm
 
 def _one_seed(ranked: Sequence[Candidate], metric: str) -> str:
     best = ranked[0]
-    text = f"{best.name} has the best {metric}, {best.mean:.4g}"
+    text = f"{best.name} has the best {metric}, {number(best.mean)}"
     if len(ranked) > 1:
-        text += f" (next: {ranked[1].name}, {ranked[1].mean:.4g})"
+        text += f" (next: {ranked[1].name}, {number(ranked[1].mean)})"
     return text + ". With one seed it cannot be told whether that is chance: use --seeds 3 or more."
 
 
@@ -117,7 +117,7 @@ def _reason(
     slow: bool,
 ) -> str:
     own = interval(list(best.values.values()))
-    text = f"{best.name} has the best mean {metric}, {own.mean:.4g} ± {own.half:.2g} over {len(best.values)} seeds"
+    text = f"{best.name} has the best mean {metric}, {spread(own)} over {len(best.values)} seeds"
     if len(ranked) == 1:
         return text + "; no other strategy finished."
     if len(alike) == 1:
@@ -131,7 +131,7 @@ def _reason(
         cheaper = f"takes {1 - winner.seconds / best.seconds:.0%} less time ({times})"
     else:
         kept, gone = (statistics.fmean(item.lost.values()) for item in (winner, best) if item.lost is not None)
-        cheaper = f"loses less on the retain data ({kept:.3g} instead of {gone:.3g})"
+        cheaper = f"loses less on the retain data ({number(kept, 3)} instead of {number(gone, 3)})"
     difference = _difference(best, winner, sign)
     return f"{text}. {winner.name} is within one standard error of it ({difference}) and {cheaper}."
 
@@ -141,7 +141,22 @@ def _difference(best: Candidate, other: Candidate, sign: int) -> str:
     found = paired(best.values, other.values)
     assert found.half is not None
     ends = sorted((sign * (found.mean - found.half), sign * (found.mean + found.half)))
-    return f"{sign * found.mean:.2g} better than {other.name}, 95 % interval {ends[0]:.2g} to {ends[1]:.2g}"
+    gain, low, high = (number(value, 2) for value in (sign * found.mean, *ends))
+    return f"{gain} better than {other.name}, 95 % interval {low} to {high}"
+
+
+def spread(found: Interval) -> str:
+    """A mean and half of its interval: ``0.7146 ± 0.034``."""
+    return number(found.mean) if found.half is None else f"{number(found.mean)} ± {number(found.half, 2)}"
+
+
+def number(value: float, digits: int = 4) -> str:
+    """`value` to `digits` significant ones, without an exponent where it is large: ``0.7146``, ``371,700``, ``0``."""
+    if abs(value) < 1e-12:  # what rounding leaves of differences between equal values
+        return "0"
+    if abs(value) < 10**digits:
+        return f"{value:.{digits}g}"
+    return f"{round(value, digits - 1 - math.floor(math.log10(abs(value)))):,.0f}"
 
 
 def duration(seconds: float) -> str:

@@ -11,10 +11,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ftengine.compare_children import tail
-from ftengine.compare_plan import Comparison, Run
-from ftengine.compare_report import Outcome
-from ftengine.compare_stats import duration
+from ftengine.compare.children import tail
+from ftengine.compare.plan import Comparison, Run
+from ftengine.compare.report import Outcome
+from ftengine.compare.stats import duration, number
 
 
 class Display:
@@ -61,13 +61,13 @@ class Display:
         self._refresh()
 
     def end(self, outcome: Outcome, *, before: bool = False) -> None:
-        """A run ended, in this session or `before`."""
+        """A run ended, in this process or `before`."""
         run, summary = outcome.run, outcome.summary
         self.left.remove(run)
         if outcome.error or summary is None:
             text = "failed"
         else:
-            text = f"{summary['metrics']['val'][self.comparison.metric]:.4g}"
+            text = number(summary["metrics"]["val"][self.comparison.metric])
             self.took.setdefault(run.strategy, []).append(summary["seconds"])
             if self.current is run and self.first_epoch == 0:
                 self.took[run.strategy][-1] = time.monotonic() - self.started  # with the start of the process

@@ -1,4 +1,4 @@
-"""How long a strategy's training step and evaluation take: ``python -m ftengine.compare_measure CONFIG FILE``.
+"""How long a strategy's training step and evaluation take: ``python -m ftengine.compare.measure CONFIG FILE``.
 
 ``ftengine compare --budget`` starts this in a process of its own for each strategy; it is no command for users.
 """

@@ -8,9 +8,9 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from ftengine.chart import COLOURS, INK, grid, plain, save
-from ftengine.compare_report import Report, Row
-from ftengine.compare_stats import duration, interval
-from ftengine.compare_tables import count, size
+from ftengine.compare.report import Report, Row
+from ftengine.compare.stats import duration, interval, number
+from ftengine.compare.tables import count, size
 
 
 def draw(report: Report, path: Path) -> None:
@@ -19,10 +19,10 @@ def draw(report: Report, path: Path) -> None:
         ("time a run", lambda row: row.seconds, duration),
         ("trained parameters", lambda row: row.trained, lambda value: count(round(value))),
         ("peak memory", lambda row: row.memory, lambda value: size(round(value))),
-        ("moved", lambda row: row.moved, "{:.2g}".format),
+        ("moved", lambda row: row.moved, lambda value: number(value, 2)),
     ]
     if report.comparison.retain is not None:
-        panels.append(("lost on the retain data", _lost, "{:.2g}".format))
+        panels.append(("lost on the retain data", _lost, lambda value: number(value, 2)))
     rows = report.rows
     chart, ((left, *right),) = grid(6.5 + 1.9 * len(panels), 1.9 + 0.42 * len(rows), columns=1 + len(panels))
     layout = left.get_gridspec()
@@ -77,9 +77,9 @@ def _bars(
     low, high = min([0.0, *known]), max([0.0, *known])
     room = (high - low) or 1.0
     axes.set_xlim(low - (0.65 * room if low < 0 else 0), high + 0.65 * room)  # for the numbers beside the bars
-    for y, number in enumerate(values):
-        shown = "-" if number is None else text(number)
-        end = number or 0.0
+    for y, found in enumerate(values):
+        shown = "-" if found is None else text(found)
+        end = found or 0.0
         axes.annotate(
             shown, (end, y), (4 if end >= 0 else -4, 0), textcoords="offset points", va="center",
             ha="left" if end >= 0 else "right", fontsize=9, color=INK,

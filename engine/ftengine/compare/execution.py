@@ -16,25 +16,25 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ftengine import compare_configs as configs
 from ftengine.checkpoint import Store
 from ftengine.claim import claim
-from ftengine.compare_budget import Cost, as_option
-from ftengine.compare_chart import draw
-from ftengine.compare_check import check_retained, errors, fewest_epochs
-from ftengine.compare_children import StoppedBySignal, last_words, run_process
-from ftengine.compare_configs import StrategiesError, check_backbone
-from ftengine.compare_plan import Comparison, Run
-from ftengine.compare_progress import Display
-from ftengine.compare_report import Outcome, failure, make_report
-from ftengine.compare_stats import duration
-from ftengine.compare_tables import show, write
+from ftengine.compare import configs
+from ftengine.compare.budget import Cost, as_option
+from ftengine.compare.chart import draw
+from ftengine.compare.check import check_retained, errors, fewest_epochs
+from ftengine.compare.children import StoppedBySignal, last_words, run_process
+from ftengine.compare.configs import StrategiesError, check_backbone
+from ftengine.compare.plan import Comparison, Run
+from ftengine.compare.progress import Display
+from ftengine.compare.report import Outcome, failure, make_report
+from ftengine.compare.retain import Retained
+from ftengine.compare.stats import duration
+from ftengine.compare.tables import show, write
 from ftengine.document import Document
 from ftengine.errors import ConfigError, FtengineError, TrainingError
 from ftengine.files import write_text
 from ftengine.plan import Plan
 from ftengine.protocols import Task
-from ftengine.retain import Retained
 from ftengine.signals import Signals
 from ftengine.trial import read_tasks, try_to_build
 
@@ -93,7 +93,7 @@ class Prepared:
         config, answer, log = place / "config.yaml", place / "measured.json", place / "log"
         configs.write_config(config, document)
         started = time.monotonic()
-        arguments = ["ftengine.compare_measure", str(config), str(answer)]
+        arguments = ["ftengine.compare.measure", str(config), str(answer)]
         code = run_process(arguments, log, self.comparison.folder, signals)
         process = time.monotonic() - started
         if code:
