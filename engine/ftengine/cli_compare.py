@@ -190,7 +190,7 @@ def _torch() -> tuple[ModuleType, Console]:
 
     console = make_console()
     with console.status("loading torch"):
-        from ftengine import compare as compared
+        from ftengine.compare import execution as compared
     return compared, console
 
 
