@@ -177,7 +177,7 @@ def test_plateau_drops_within_the_warm_up_as_well():
         assert schedule.factor(step, STEPS, EPOCH, [0.5, 0.4]) == 0.1 * ramp.factor(step, STEPS, EPOCH)
 
 
-@pytest.mark.parametrize("name", set(SCHEDULES) - {"plateau"})
+@pytest.mark.parametrize("name", sorted(set(SCHEDULES) - {"plateau"}))
 def test_only_plateau_looks_at_the_evaluations(name):
     schedule = SCHEDULES[name]()
     assert own_rates(schedule) == [LR * schedule.factor(step, STEPS, EPOCH, HISTORIES[1]) for step in range(STEPS)]
@@ -273,7 +273,7 @@ def test_what_fits_a_run_of_ten_epochs_has_no_problem(name):
     assert problems(SCHEDULES[name](warmup_epochs=2), epochs=10) == []
 
 
-@pytest.mark.parametrize("name", set(SCHEDULES) - {"plateau"})
+@pytest.mark.parametrize("name", sorted(set(SCHEDULES) - {"plateau"}))
 def test_defaults_fit_a_run_of_any_length(name):
     assert problems(SCHEDULES[name](), epochs=1) == []
 
