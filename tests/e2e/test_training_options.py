@@ -47,7 +47,7 @@ def test_summary(finished):
     assert summary["parameters"] == {"total": 6474, "trained": 6474}
     assert 0 < summary["moved"] < 10
     assert summary["peak_memory"]["of"] == "process"
-    assert summary["peak_memory"]["bytes"] > 2**20
+    assert summary["peak_memory"]["bytes"] >= 4 * 6474, "the model's own size at least"
     best = by_step[summary["best_step"]]
     assert summary["metrics"]["val"] == {key: best[key] for key in ("loss", "accuracy", "f1")}
     assert best["accuracy"] == max(line["accuracy"] for line in by_step.values())

@@ -17,7 +17,7 @@ from ftengine_segmentation import heads
 from ftengine_segmentation.head_options import DeepLabOptions, FcnOptions
 from ftengine_segmentation.heads import SegmentationHead
 from ftengine_torchvision import backbones
-from ftengine_torchvision.plugin import DilatedOptions
+from ftengine_torchvision.plugin import ResidualOptions
 
 CLASSES = ("sky", "road", "car", "tree", "sign")
 OPTIONS = {"fcn": FcnOptions, "deeplabv3": DeepLabOptions}
@@ -35,7 +35,7 @@ def context_of(backbone: Backbone, name: str = "resnet50", weights: str | None =
 
 
 def backbone_of(name: str = "resnet50", output_stride: int = 8) -> Backbone:
-    return getattr(backbones, name)(DilatedOptions(output_stride=output_stride), BackboneContext(levels=("c5",)))
+    return getattr(backbones, name)(ResidualOptions(output_stride=output_stride), BackboneContext(levels=("c5",)))
 
 
 def head_of(name: str, context: HeadContext, **options) -> SegmentationHead:
