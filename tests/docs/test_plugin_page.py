@@ -50,7 +50,12 @@ def test_the_plugin_is_listed_and_shown(site, cli_process):
 
 
 @pytest.mark.parametrize(
-    ("config", "term"), [("acme.yaml", "tempered"), ("dots.yaml", "dice"), ("quiet.yaml", "regularizer/quiet")]
+    ("config", "term"),
+    [
+        ("acme.yaml", "tempered"),
+        pytest.param("dots.yaml", "dice", marks=pytest.mark.slow),
+        pytest.param("quiet.yaml", "regularizer/quiet", marks=pytest.mark.slow),
+    ],
 )
 def test_its_configs_train(config, term, site, cli_process, tmp_path):
     result = cli_process("run", "--config", site / config, "--output", tmp_path / "run", path=[site])

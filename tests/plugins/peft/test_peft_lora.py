@@ -425,6 +425,7 @@ def test_options():
             LoraOptions(**wrong)
 
 
+@pytest.mark.slow
 def test_importing_it_asks_nothing_of_the_network():
     """peft imports transformers, which knows the hub."""
     code = """
