@@ -231,6 +231,7 @@ def test_three_tasks_run_the_backbone_once_a_batch(runs, monkeypatch):
     assert sorted(path.name for path in page.iterdir()) == ["find", "outline"]
 
 
+@pytest.mark.slow
 def test_a_stopped_joint_run_resumes_to_the_same_weights(runs, cli, monkeypatch):
     """Also the sampling of anchors and proposals is a function of seed and step."""
     from ftengine.track import Tracker
