@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +30,19 @@ if TYPE_CHECKING:
 SEEDS = 3
 
 
+@dataclass(frozen=True)
+class Given:
+    """What the command line says of a comparison; None for what it leaves out."""
+
+    config: Path | None
+    strategies: str | None
+    seeds: int | None
+    budget: str | None
+    retain: Path | None
+    task: str | None
+    assignments: tuple[str, ...]
+
+
 @click.command()
 @click.option("--config", type=click.Path(path_type=Path), help="The YAML file that describes the run.")
 @click.option("--strategies", metavar="NAME,…|all", help="The strategies to compare, with commas between them.")
@@ -50,46 +64,37 @@ SEEDS = 3
 @click.option(
     "--resume", type=click.Path(path_type=Path), metavar="DIR", help="Continue a comparison that was stopped."
 )
-def compare(
-    config: Path | None,
-    strategies: str | None,
-    seeds: int | None,
-    budget: str | None,
-    retain: Path | None,
-    task: str | None,
-    assignments: tuple[str, ...],
-    output: Path | None,
-    resume: Path | None,
-) -> None:
+def compare(resume: Path | None, output: Path | None, **options: Any) -> None:
     """Compare fine-tuning strategies on the config's data, and recommend one.
 
     Each strategy is run with each seed, in place of what the config says of freezing, adapters and rates by place. The
     directory holds every run, and comparison.md, .json and .png. Ctrl-C saves and stops. Failed runs are tried again
     with --resume.
     """
+    given = Given(**options)
     if resume is not None:
         if output is not None:
             raise click.UsageError("--output and --resume exclude each other: a comparison stays in its directory")
         directory = resume.absolute()
         comparison = Comparison.load(directory)
-        _agree(comparison, directory, config, strategies, seeds, budget, retain, task, assignments)
+        _agree(comparison, directory, given)
         compared, console = _torch()
         with _stopping(directory, console) as signals:
             compared.execute(comparison, directory, console, signals)
         return
-    if config is None:
+    if given.config is None:
         raise click.UsageError("--config FILE is needed (or --resume DIR)")
-    seconds = None if budget is None else seconds_of(budget)
-    base = _base(config, assignments, task)
+    seconds = None if given.budget is None else seconds_of(given.budget)
+    base = _base(given.config, given)
     parsed, problems = parse(base)
     if parsed is None:
         raise ConfigError(problems)
     host = Host.discover(disable=parsed.plugins.disable)
-    if strategies is None:
+    if given.strategies is None:
         known = name_list(host.names("strategy"), limit=40)
         raise click.UsageError(f"--strategies is needed: names with commas between them, or all: {known}")
-    chosen = compare_plan.pick(strategies, host)
-    stem = config.stem
+    chosen = compare_plan.pick(given.strategies, host)
+    stem = given.config.stem
     directory = (output or Path("runs") / f"compare-{stem}-{datetime.now():%Y%m%d-%H%M%S}").absolute()
     _check_empty(directory)
     documents, notes = configs.documents(base, chosen)
@@ -104,18 +109,18 @@ def compare(
     monitor = next(iter(plans.values())).monitor
     comparison = Comparison(
         base=base.data,
-        source=str(config.absolute()),
+        source=str(given.config.absolute()),
         folder=str(Path.cwd()),
         strategies=compare_plan.folders(documents),
-        seeds=[first + index for index in range(seeds or SEEDS)],
+        seeds=[first + index for index in range(given.seeds or SEEDS)],
         epochs={name: plan.config.train.epochs for name, plan in plans.items()},
         notes=notes,
         metric=monitor.name,
         mode=monitor.mode,
     )
     retained = None
-    if retain is not None:
-        file = read(retain)
+    if given.retain is not None:
+        file = read(given.retain)
         comparison.retain = file.data
         document = configs.retain_document(file, base)
         retained = (document, resolve(configs.copied(document)))
@@ -133,10 +138,10 @@ def compare(
         compared.execute(comparison, directory, console, signals)
 
 
-def _base(config: Path, assignments: tuple[str, ...], task: str | None) -> Document:
+def _base(config: Path, given: Given) -> Document:
     document = read(config)
-    override(document, assignments)
-    apply_task(document, task)
+    override(document, given.assignments)
+    apply_task(document, given.task)
     return document
 
 
@@ -148,39 +153,29 @@ def _check_empty(directory: Path) -> None:
         )
 
 
-def _agree(
-    comparison: Comparison,
-    directory: Path,
-    config: Path | None,
-    strategies: str | None,
-    seeds: int | None,
-    budget: str | None,
-    retain: Path | None,
-    task: str | None,
-    assignments: tuple[str, ...],
-) -> None:
+def _agree(comparison: Comparison, directory: Path, given: Given) -> None:
     """Raises UsageError for an option that says something else than the comparison which --resume continues."""
     own: dict[str, tuple[Any, Any]] = {}
-    if config is None and (assignments or task):
+    if given.config is None and (given.assignments or given.task):
         raise click.UsageError("--resume continues the comparison with its own settings: leave --set and --task out")
-    if config is not None:
-        same = configs.plain(_base(config, assignments, task).data) == configs.plain(comparison.base)
-        own["--config"] = (config, config if same else f"another, from {comparison.source}")
-    if strategies is not None:
-        names = sorted(name.strip() for name in strategies.split(","))
+    if given.config is not None:
+        same = configs.plain(_base(given.config, given).data) == configs.plain(comparison.base)
+        own["--config"] = (given.config, given.config if same else f"another, from {comparison.source}")
+    if given.strategies is not None:
+        names = sorted(name.strip() for name in given.strategies.split(","))
         own["--strategies"] = (",".join(names), ",".join(sorted(comparison.strategies)))
-    if seeds is not None:
-        own["--seeds"] = (seeds, len(comparison.seeds))
-    if budget is not None:
-        own["--budget"] = (seconds_of(budget), comparison.budget)
-    if retain is not None:
+    if given.seeds is not None:
+        own["--seeds"] = (given.seeds, len(comparison.seeds))
+    if given.budget is not None:
+        own["--budget"] = (seconds_of(given.budget), comparison.budget)
+    if given.retain is not None:
         kept = comparison.retain
-        same = kept is not None and configs.plain(read(retain).data) == configs.plain(kept)
-        own["--retain"] = (retain, retain if same else "another" if kept else "none")
-    for option, (given, kept) in own.items():
-        if given != kept:
+        same = kept is not None and configs.plain(read(given.retain).data) == configs.plain(kept)
+        own["--retain"] = (given.retain, given.retain if same else "another" if kept else "none")
+    for option, (said, kept) in own.items():
+        if said != kept:
             raise click.UsageError(
-                f"{option} {given} differs from the comparison in {directory}, which --resume would continue "
+                f"{option} {said} differs from the comparison in {directory}, which --resume would continue "
                 f"unchanged: it has {kept}"
             )
 

@@ -6,8 +6,8 @@ import signal
 
 import pytest
 import yaml
+from run_configs import BASE, merged
 
-from conftest import BASE, merged
 from ftengine.compare import execution as compare
 from ftengine.compare.children import run_process
 

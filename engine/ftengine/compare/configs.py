@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from ftengine.config import Config
+from ftengine.config_refs import OptimizerRef, Ref
 from ftengine.document import Document, KeyPath, Origin
 from ftengine.errors import ConfigError, FtengineError, Problem
 from ftengine.host import Component
@@ -21,9 +22,12 @@ from ftengine.resolve import resolve
 ALWAYS = ("strategy", "freeze", "adapter", "regularizers")
 """Sections that no file shares with all strategies: they are what a strategy consists of."""
 
-PLACES = ("backbone_lr_mult", "head_lr_mult", "layer_decay", "decay", "rules")
+PLACES = tuple(key for key in OptimizerRef.model_fields if key not in Ref.model_fields)
 AVERAGES = ("ema", "swa")  # of which a run can have one
 TRAIN = (*AVERAGES, "wise_ft")
+
+LINEAR_PROBE = "probe"
+"""The strategy by which what a backbone still knows is measured: its features stay, a head on them trains."""
 
 
 def governed(specs: Sequence[StrategySpec]) -> list[KeyPath]:
@@ -174,7 +178,7 @@ def retain_document(document: Document, base: Document) -> Document:
     origin = Origin("--retain")
     if "backbone" not in made.data and "backbone" in base.data:
         made.put(("backbone",), copy.deepcopy(base.data["backbone"]), origin)
-    made.put(("strategy",), "probe", origin)
+    made.put(("strategy",), LINEAR_PROBE, origin)
     made.put(("train", "pictures"), 0, origin)
     return made
 
