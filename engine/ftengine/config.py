@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from ftengine.config_faults import CheckpointConfig
 from ftengine.config_refs import (
     BackboneRef,
     DataRef,
@@ -146,6 +147,7 @@ class Config(Section):
     optimizer: OptimizerRef = Field(OptimizerRef(), description="An optimizer of torch.optim, with rates by place.")
     schedule: ScheduleRef = Field(ScheduleRef(), description="How the learning rate changes.")
     train: TrainConfig = TrainConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
     plugins: PluginsConfig = PluginsConfig()
     provenance: dict[str, Any] | None = Field(None, description="Written by a run; not read.")
 

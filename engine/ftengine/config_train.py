@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from ftengine.config_faults import BadSampleConfig, NonFiniteConfig
 from ftengine.config_refs import Section
 
 
@@ -92,6 +93,9 @@ class TrainConfig(Section):
     epochs: int = Field(10, ge=1, description="Passes over the training data.")
     batch_size: int = Field(32, ge=1, description="Samples in each optimizer step.")
     accumulate: int = Field(1, ge=1, description="Parts that each batch is computed in; divides batch_size.")
+    auto_micro_batch: bool = Field(
+        False, description="When memory runs out, compute the same batch in twice as many parts."
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="Of forward and backward; auto: bf16 where the device computes in it, else fp16 or fp32."
     )
@@ -103,8 +107,20 @@ class TrainConfig(Section):
     workers: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
         "auto", description="Processes that load data; auto: none on a CPU, up to 8 with a GPU."
     )
+    worker_timeout: float = Field(
+        300.0, gt=0, description="Seconds without a batch after which the processes that load data count as hung."
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="All randomness of the run follows from it.")
     clip_norm: float | None = Field(None, gt=0, description="Largest norm of the gradient of all parameters.")
+    on_non_finite: NonFiniteConfig = Field(
+        NonFiniteConfig(), description="stop | skip | rollback, when a loss or gradient is not finite; or options."
+    )
+    on_bad_sample: BadSampleConfig = Field(
+        BadSampleConfig(), description="error | quarantine, when a sample cannot be read; or options."
+    )
+    sync_batchnorm: bool = Field(
+        False, description="BatchNorm over the batch of all processes together; for several GPUs."
+    )
     ema: EmaConfig | None = Field(None, description="Average the weights; true, a decay, or options.")
     swa: SwaConfig | None = Field(None, description="Average the last epochs' weights; true, or options.")
     wise_ft: WiseFtConfig | None = Field(

@@ -10,7 +10,8 @@ import torch
 from ftengine.averaging import refresh_norms
 from ftengine.data import batches
 from ftengine.evaluate import Evaluation, evaluate, weighted_terms
-from ftengine.model import StreamBatch
+from ftengine.guard import Computed
+from ftengine.model import Model, StreamBatch
 from ftengine.optim import set_learning_rates
 from ftengine.order import TrainOrder
 from ftengine.seeding import seed_step
@@ -51,41 +52,81 @@ def fit(run: Training) -> str:
         if run.step % run.steps_per_epoch == 0:
             finish_epoch(run, epoch + 1)
             if run.judge.patience_is_over():
+                run.save()
                 run.check_frozen()
                 return "stopped early"
         if run.signals.received:
             run.save()
             return "interrupted"
+        if run.save_is_due():
+            run.save()
+    run.save()
     run.check_frozen()
     return "finished"
 
 
 def take_step(run: Training, feeds: dict[str, Iterator[StreamBatch]], step: int) -> None:
-    """One optimizer step of a model in train mode, with the learning rates as they are set."""
-    config, precision, optimizer, model = run.plan.config.train, run.precision, run.optimizer, run.model
-    seed_step(config.seed, step, precision.device)
+    """One optimizer step of a model in train mode, with the learning rates as they are set.
+
+    Where the numbers break, nothing moves, and the config says what happens; where memory runs out, the same step is
+    done again in smaller parts if the config allows it.
+    """
+    config, optimizer, scaler = run.plan.config.train, run.optimizer, run.precision.scaler
+    batches = {name: next(feeds[name]) for name in run.streams}
+    while True:
+        seed_step(config.seed, step, run.precision.device)
+        with run.micro.retry(run.model, optimizer) as attempt:
+            parts = compute_gradients(run, batches)
+        if attempt.done:
+            break
+        run.tracker.warn(attempt.text)
+    scaler.unscale_(optimizer)
+    norm = gradient_norm(run.model)
+    finite = torch.stack([part.loss for part in parts]).isfinite().all()
+    if not scaler.is_enabled():  # fp16's scaler leaves out the steps whose gradients overflow, as it must now and then
+        finite = finite & norm.isfinite()
+    if run.guard.judge(step, ~finite, norm, parts):
+        if config.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(run.model.parameters(), config.clip_norm, norm)
+        scaler.step(optimizer)
+        scaler.update()
+        for part in parts:
+            run.meter.add(part)
+        run.gradient_norm = norm
+    else:
+        run.check_numbers()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def compute_gradients(run: Training, batches: dict[str, StreamBatch]) -> list[Computed]:
+    """Add the gradients of the mean loss of each stream's batch, computed in parts; returns the parts."""
+    precision, model = run.precision, run.model
+    computed = []
     once = True  # the terms of the weights are counted with the first batch only
-    for name, stream in run.streams.items():
-        for part in next(feeds[name]).split(config.accumulate):
+    for name, batch in batches.items():
+        tasks = run.streams[name].tasks
+        for part in batch.split(run.micro.parts):
             part = part.to(precision.device)
             if run.mixing is not None:
-                part = run.mixing(part, stream.tasks)
+                part = run.mixing(part, tasks)
             with precision.autocast():
-                forward = model(part, stream.tasks)
+                forward = model(part, tasks)
                 loss, terms = weighted_terms(run.plan, model, forward.results)
                 extra = run.regularizers.terms(model, forward.images, forward.features, weights=once)
                 loss = sum(extra.values(), loss)
+            share = len(part) / len(batch)
+            precision.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
             terms |= {f"regularizer/{key}": term for key, term in extra.items()}
-            run.guard.watch(step, part.ids, loss, terms)  # on a CPU it raises here, before the gradient is used
-            precision.scaler.scale(loss / config.accumulate).backward()  # type: ignore[no-untyped-call]
-            run.meter.add(loss, terms, len(part), config.accumulate)
+            computed.append(
+                Computed(part.ids, loss.detach(), {key: term.detach() for key, term in terms.items()}, share)
+            )
         once = False
-    if config.clip_norm is not None:
-        precision.scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-    precision.scaler.step(optimizer)
-    precision.scaler.update()
-    optimizer.zero_grad(set_to_none=True)
+    return computed
+
+
+def gradient_norm(model: Model) -> torch.Tensor:
+    """The L2 norm of the gradient of all parameters together, a scalar on the device."""
+    return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
 
 
 def feed(run: Training, name: str, start: int | None = None, stop: int | None = None) -> Iterator[StreamBatch]:
@@ -111,7 +152,8 @@ def finish_epoch(run: Training, epoch: int) -> None:
             seen = ((batch, s.tasks) for name, s in run.streams.items() for batch in feed(run, name, start, run.step))
             refresh_norms(run.average.model, run.model, seen, run.precision)
         run.evaluated(evaluate_split(run, "val"), epoch)
-    run.save()
+    if run.is_best or run.save_is_due(epoch):
+        run.save()
 
 
 def evaluate_split(run: Training, which: str, *, pictures: bool = True) -> Evaluation:

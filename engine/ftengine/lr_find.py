@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ftengine.errors import FtengineError, TrainingError
-from ftengine.guard import LossGuard
+from ftengine.guard import NumberGuard
 from ftengine.loop import feed, take_step
 from ftengine.lr_curve import Curve
 from ftengine.meter import Meter
@@ -66,7 +66,7 @@ def range_test(
 def _trial(training: Training) -> Training:
     """`training` with the same model, optimizer and data, and with all else that a step changes its own."""
     trial = copy.copy(training)
-    trial.guard, trial.meter = LossGuard(training.steps_per_epoch), Meter()
+    trial.guard, trial.meter = NumberGuard(training.steps_per_epoch), Meter()
     trial.precision = copy.copy(training.precision)
     trial.precision.scaler = copy.deepcopy(training.precision.scaler)
     model = training.model

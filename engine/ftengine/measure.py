@@ -42,13 +42,14 @@ def relative_gradients(run: Training, batches: int) -> dict[str, float]:
         for step in range(run.step, run.step + batches):
             seed_step(config.seed, step, precision.device)
             for name, stream in run.streams.items():
-                for part in next(feeds[name]).split(config.accumulate):
+                batch = next(feeds[name])
+                for part in batch.split(run.micro.parts):
                     part = part.to(precision.device)
                     if run.mixing is not None:
                         part = run.mixing(part, stream.tasks)
                     with context():
                         loss, _ = weighted_terms(run.plan, model, model(part, stream.tasks).results)
-                    (loss / (config.accumulate * batches)).backward()  # type: ignore[no-untyped-call]
+                    (loss * (len(part) / len(batch) / batches)).backward()  # type: ignore[no-untyped-call]
         ratios = {stage: _ratio(parameters) for stage, parameters in stages.items()}
     broken = [stage for stage, ratio in ratios.items() if math.isnan(ratio)]
     if broken:

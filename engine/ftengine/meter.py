@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ftengine.guard import Computed
+
 
 class Meter:
     """Sums on the device; `take` and `state` are the only synchronisation points."""
@@ -17,13 +19,13 @@ class Meter:
         self.counts: dict[str, float] = {}
         self.samples = 0
 
-    def add(self, loss: Tensor, terms: Mapping[str, Tensor], samples: int, parts: int) -> None:
-        """Add one of the `parts` of a stream's batch: the loss and its terms, scalars that are means over `samples`."""
-        for name, value in {"loss": loss, **{f"loss/{name}": term for name, term in terms.items()}}.items():
-            value = value.detach().float() / parts
+    def add(self, part: Computed) -> None:
+        """Add one part of a stream's batch: its loss and its terms, means over its samples."""
+        for name, value in {"loss": part.loss, **{f"loss/{name}": term for name, term in part.terms.items()}}.items():
+            value = value.float() * part.share
             self.sums[name] = self.sums[name] + value if name in self.sums else value
-            self.counts[name] = self.counts.get(name, 0) + 1 / parts
-        self.samples += samples
+            self.counts[name] = self.counts.get(name, 0) + part.share
+        self.samples += len(part.ids)
 
     def take(self, steps: int) -> dict[str, float]:
         """The means over the `steps` since the last call, by name; empty if nothing was added.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -70,10 +71,11 @@ class StreamBatch:
         vars(self).update(_with_targets(state, _unpacked))
 
     def split(self, parts: int) -> Iterator[StreamBatch]:
-        """`parts` batches of equal size, in order; `parts` divides the size."""
-        size = len(self) // parts
-        for start in range(0, len(self), size):
-            chosen = slice(start, start + size)
+        """`parts` batches, in order, whose sizes differ by one at most; fewer if there are fewer samples."""
+        parts = min(parts, len(self))
+        edges = [len(self) * part // parts for part in range(parts + 1)]
+        for start, end in itertools.pairwise(edges):
+            chosen = slice(start, end)
             targets = {task: {name: value[chosen] for name, value in own.items()} for task, own in self.targets.items()}
             yield StreamBatch(self.images[chosen], targets, self.ids[chosen], self.frames[chosen])
 

@@ -32,6 +32,8 @@ def snapshot(run: Training) -> Snapshot:
         "audit": run.audit.state(),
         "optimizer": plain,
         "scaler": run.precision.state(),
+        "left_out": run.guard.left_out,
+        "parts": run.micro.parts,
         "averaged": 0 if run.average is None else run.average.updates,
         "epoch_loss": list(run.epoch_loss),
         "meter": run.meter.state(),
@@ -61,13 +63,8 @@ def restore(run: Training, checkpoint: Checkpoint) -> None:
                 f"{checkpoint.path}: task {name!r} has learned something else from the training data than the run "
                 f"had\n  the run: {state['tasks'].get(name)}\n  now: {task.state()}"
             )
-    load_model(run.model, checkpoint.training or checkpoint.model, checkpoint.path)
-    if run.average is not None:
-        load_model(run.average.model, checkpoint.model, checkpoint.path)
-        run.average.updates = state["averaged"]
-    load_optimizer_state(run.optimizer, run.model, checkpoint.optimizer, state["optimizer"])
-    if state["scaler"]:
-        run.precision.scaler.load_state_dict(state["scaler"])
+    restore_learning(run, checkpoint)
+    run.guard.left_out, run.micro.parts = state["left_out"], max(state["parts"], run.micro.parts)
     run.judge.load_state(state["judge"])
     run.freezer.policy.load_state(state["freeze"])
     run.audit.load_state(state["audit"])
@@ -83,6 +80,18 @@ def restore(run: Training, checkpoint: Checkpoint) -> None:
     run.logged_at = time.perf_counter() - state["since_logged"]
     run.images, run.seconds = state["images"], state["seconds"]
     run.trained, run.memory.before = state["trained"], state["peak_memory"]
+
+
+def restore_learning(run: Training, checkpoint: Checkpoint) -> None:
+    """Take a checkpoint's weights, their average, and the optimizer's state."""
+    state = checkpoint.state
+    load_model(run.model, checkpoint.training or checkpoint.model, checkpoint.path)
+    if run.average is not None:
+        load_model(run.average.model, checkpoint.model, checkpoint.path)
+        run.average.updates = state["averaged"]
+    load_optimizer_state(run.optimizer, run.model, checkpoint.optimizer, state["optimizer"])
+    if state["scaler"]:
+        run.precision.scaler.load_state_dict(state["scaler"])
 
 
 def last_checkpoint(store: Store, run: Path) -> Checkpoint:

@@ -17,18 +17,19 @@ from ftengine.errors import FtengineError, TrainingError, name_list
 from ftengine.evaluate import Evaluation, Show
 from ftengine.freeze import Freezer
 from ftengine.gallery import Gallery
-from ftengine.guard import LossGuard
+from ftengine.guard import NumberGuard
 from ftengine.judge import Judge
 from ftengine.measure import relative_gradients
 from ftengine.memory import PeakMemory
 from ftengine.meter import Meter
+from ftengine.micro_batch import MicroBatches
 from ftengine.mixing import Mixing
 from ftengine.model import Model, summarise
 from ftengine.plan import Plan
 from ftengine.precision import Precision
 from ftengine.protocols import Adapter, Metric, Prediction, Progress, Task
 from ftengine.regularize import Regularizers
-from ftengine.resume import snapshot
+from ftengine.resume import last_checkpoint, restore_learning, snapshot
 from ftengine.signals import Signals
 from ftengine.track import Tracker
 
@@ -66,7 +67,9 @@ class Training:
         config = self.plan.config.train
         self.steps_per_epoch = max(len(stream.train) // config.batch_size for stream in self.streams.values())
         self.steps = self.steps_per_epoch * config.epochs
-        self.guard = LossGuard(self.steps_per_epoch)
+        self.guard = NumberGuard(self.steps_per_epoch, config.on_non_finite)
+        self.micro = MicroBatches(config.accumulate, config.batch_size, config.auto_micro_batch)
+        self.gradient_norm: torch.Tensor | None = None  # of the last step
         self.meter = Meter()
         self.audit = Audit()
         self.judge = Judge(self.plan.monitor.mode, config.early_stopping)
@@ -75,7 +78,7 @@ class Training:
         self.epoch_loss = (0.0, 0)  # sum of the mean losses logged in this epoch, and the steps they stand for
         self.logged_step = 0
         self.logged_at = time.perf_counter()
-        self.saved_step = -1
+        self.saved_step, self.saved_at = -1, time.perf_counter()
         self.images = 0
         self.seconds = 0.0
         self.trained = 0  # the most parameters that trained at any time
@@ -166,7 +169,7 @@ class Training:
 
     def log_training(self) -> None:
         """Write the mean losses since the last time; a synchronisation point."""
-        self.guard.check()
+        self.check_numbers()
         steps, samples = self.step - self.logged_step, self.meter.samples
         means = self.meter.take(steps)
         if not means:
@@ -179,21 +182,45 @@ class Training:
             "lr": max(group["lr"] for group in self.optimizer.param_groups),
             "images_per_second": samples / seconds,
         }
+        if self.gradient_norm is not None:
+            rates["gradient_norm"] = float(self.gradient_norm)
         self.tracker.log(self.step, self.epoch, "train", {**means, **rates})
         self.logged_step, self.logged_at = self.step, now
 
+    def check_numbers(self) -> None:
+        """Whatever broke since the last time is said, and dealt with as the config wants; a synchronisation point."""
+        said = self.guard.check()
+        for text in said:
+            self.tracker.warn(f"{text}\n  the step is left out")
+        if not said or self.guard.config.policy != "rollback":
+            return
+        if self.store.find("last") is None:
+            raise TrainingError(f"{said[0]}\n  there is no checkpoint yet to go back to")
+        checkpoint = last_checkpoint(self.store, self.tracker.info.directory)
+        restore_learning(self, checkpoint)
+        self.tracker.warn(f"the weights are again those after step {checkpoint.state['step']}")
+
     # --- checkpoints -----------------------------------------------------------------------------------------------
+
+    def save_is_due(self, epoch: int | None = None) -> bool:
+        """Whether the config wants a checkpoint now: at the end of `epoch` epochs, or (None) after any step."""
+        config = self.plan.config.checkpoint
+        if epoch is not None:
+            return config.every_epochs is not None and epoch % config.every_epochs == 0
+        if config.every_steps is not None and self.step % config.every_steps == 0:
+            return True
+        return config.every_minutes is not None and time.perf_counter() - self.saved_at >= 60 * config.every_minutes
 
     def save(self) -> None:
         """Save the state after `step` steps, if it is not saved yet."""
         if self.saved_step == self.step:
             return
         started = time.perf_counter()
-        self.guard.check()
+        self.check_numbers()
         self._check_parameters()
         path = self.store.save(self.step, snapshot(self), best=self.is_best)
         self.is_best = False
-        self.saved_step = self.step
+        self.saved_step, self.saved_at = self.step, time.perf_counter()
         self.tracker.saved(path)
         self.logged_at += time.perf_counter() - started  # the time of saving is not the training's
 
