@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from ftengine.geometry import Scene, fit_scene, padded
 from ftengine.model import StreamBatch
 from ftengine.order import TrainOrder, aspect_groups
 from ftengine.protocols import IGNORE, Dataset, Encoder, Frame, Target, Targets
+from ftengine.quarantine import ATTEMPTS, BadSample, Quarantine, replacement
 from ftengine.vocabulary import SPATIAL_FIELDS
 
 
@@ -28,30 +29,43 @@ class Failure:
     message: str
 
 
+@dataclass(frozen=True)
+class Gap:
+    """What an evaluation has in place of a sample that is in quarantine."""
+
+    bad: list[BadSample]
+
+
 Encoded = dict[str, Mapping[str, np.ndarray]]
 """What the encoder of each task made of one sample's target."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One sample on its way into a batch; `truths` are the targets in the original's pixels."""
+    """Sample `index` on its way into a batch; `truths` are the targets in the original's pixels.
+
+    `bad`: the samples in whose place it is.
+    """
 
     image: np.ndarray
     targets: Encoded
     truths: Encoded
     id: str
     frame: Frame
+    index: int
+    bad: list[BadSample] = field(default_factory=list)
 
 
 Collator = Callable[[Sequence[Mapping[str, np.ndarray]]], Targets]
 Augmentation = Callable[[Scene, int], Scene]
 
 
-class Split(TorchDataset[Item | Failure]):
+class Split(TorchDataset[Item | Failure | Gap]):
     """One split of a stream, ready for workers: ``split[(epoch, index)]`` is that sample in that epoch.
 
     `fields` are the target fields that the tasks learn from: no mask is read that none of them needs. `groups`, int
-    [N], says which images are of like shape, so that a batch of them needs little padding.
+    [N], says which images are of like shape, so that a batch of them needs little padding. With a `quarantine`, a
+    sample that cannot be read is replaced by another in training, and left out otherwise; without, it is a failure.
     """
 
     def __init__(
@@ -66,6 +80,7 @@ class Split(TorchDataset[Item | Failure]):
         name: str = "",
         *,
         training: bool = False,
+        quarantine: Quarantine | None = None,
     ) -> None:
         self.data = data
         self.encoders = dict(encoders)
@@ -76,44 +91,71 @@ class Split(TorchDataset[Item | Failure]):
         self.seed = seed
         self.name = name
         self.training = training
+        self.quarantine = quarantine
         self.groups = aspect_groups(data) if training and image.fit in ("shorter", "none") else None
 
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, key: tuple[int, int]) -> Item | Failure:
-        epoch, index = key
+    def __getitem__(self, key: tuple[int, int]) -> Item | Failure | Gap:
+        epoch, place = key
+        index, bad = place, list[BadSample]()
+        while isinstance(read := self._read(index), BadSample):
+            bad.append(read)
+            if self.quarantine is None:
+                return Failure(read.cause)
+            self.quarantine.known[index] = read
+            if not self.training:
+                return Gap(bad)
+            if len(bad) == ATTEMPTS:
+                return Failure(f"{read.cause}\n  and no readable sample was found to take its place")
+            index = replacement(self.seed, self.name, epoch, place, len(bad), len(self))
         try:
-            return self._item(epoch, index)
+            # The place, not the sample, says how it is augmented: its other use in the epoch is seen in another way.
+            item = self._item(*read, index, seeding.derive(self.seed, "augment", self.name, epoch, place))
         except FtengineError as error:
             return Failure(str(error))
         except Exception as error:
             return Failure(f"sample {self.data.sample_id(index)}: {type(error).__name__}: {error}")
+        return replace(item, bad=bad) if bad else item
 
-    def _item(self, epoch: int, index: int) -> Item:
-        target = dict(self.data.target(index))
-        name = self.data.sample_id(index)
-        image = self.data.image(index)
-        if "mask" in self.fields:
-            target["mask"] = self.data.mask(index)
-            if target["mask"].shape != image.shape[:2]:
-                raise DataError(f"sample {name}: its mask is of {target['mask'].shape}, its image of {image.shape[:2]}")
+    def _read(self, index: int) -> tuple[dict[str, Any], np.ndarray] | BadSample:
+        """The target and the image of a sample, as the dataset has them."""
+        if self.quarantine is not None and index in self.quarantine.known:
+            return self.quarantine.known[index]
+        name = f"number {index}"
+        try:
+            name = self.data.sample_id(index)
+            target = dict(self.data.target(index))
+            image = self.data.image(index)
+            if "mask" in self.fields:
+                mask = target["mask"] = self.data.mask(index)
+                if mask.shape != image.shape[:2]:
+                    raise DataError(f"sample {name}: its mask is of {mask.shape}, its image of {image.shape[:2]}")
+        except FtengineError as error:
+            return BadSample(index, name, str(error))
+        except Exception as error:
+            return BadSample(index, name, f"sample {name}: {type(error).__name__}: {error}")
+        return target, image
+
+    def _item(self, target: dict[str, Any], image: np.ndarray, index: int, seed: int) -> Item:
         boxes = target["boxes"] if "boxes" in self.fields else None
         whole = Scene(image, boxes, target.get("mask"))
-        scene, frame = self._seen(whole, epoch, index)
+        scene, frame = self._seen(whole, index, seed)
         targets = self._encode(_moved(target, scene))
         in_place = self.training or scene is whole or not self.fields & SPATIAL_FIELDS
-        return Item(scene.image, targets, targets if in_place else self._encode(target), name, frame)
+        truths = targets if in_place else self._encode(target)
+        return Item(scene.image, targets, truths, self.data.sample_id(index), frame, index)
 
-    def _seen(self, scene: Scene, epoch: int, index: int) -> tuple[Scene, Frame]:
-        """The scene as the model sees it in this epoch, and where in it the original lies."""
+    def _seen(self, scene: Scene, index: int, seed: int) -> tuple[Scene, Frame]:
+        """The scene of sample `index` as the model sees it, and where in it the original lies."""
         if self.augmentation is None:
             return fit_scene(scene, self.config)
         fixed = self.config.fit not in ("shorter", "none")
         if self.config.fit_at == "start":
             scene, _ = fit_scene(scene, self.config)
         try:
-            scene = self.augmentation(scene, seeding.derive(self.seed, "augment", self.name, epoch, index))
+            scene = self.augmentation(scene, seed)
         except FtengineError as error:
             raise DataError(f"sample {self.data.sample_id(index)}: {error}") from error
         if fixed or self.config.fit_at == "end":
@@ -123,13 +165,18 @@ class Split(TorchDataset[Item | Failure]):
     def _encode(self, target: Target) -> Encoded:
         return {task: encode(target) for task, encode in self.encoders.items()}
 
-    def collate(self, items: Sequence[Item | Failure]) -> StreamBatch | Failure:
-        """One batch; a failure among its samples stands for the whole."""
+    def collate(self, items: Sequence[Item | Failure | Gap]) -> StreamBatch | Failure:
+        """One batch; a failure among its samples stands for the whole. Without any sample it has no targets."""
         good: list[Item] = []
+        bad: list[BadSample] = []
         for item in items:
             if isinstance(item, Failure):
                 return item
-            good.append(item)
+            bad += item.bad
+            if isinstance(item, Item):
+                good.append(item)
+        if not good:
+            return StreamBatch(torch.empty(0, 0, 0, 3, dtype=torch.uint8), {}, [], [], bad=bad)
         size = (max(item.image.shape[0] for item in good), max(item.image.shape[1] for item in good))
         if self.config.fit in ("shorter", "none"):
             size = padded(size)
@@ -139,7 +186,8 @@ class Split(TorchDataset[Item | Failure]):
             targets[task] = gather([_pad_mask(item.targets[task], size) for item in good])
             in_place = all(item.truths is item.targets and (self.training or item.frame.size == size) for item in good)
             truths[task] = targets[task] if in_place else gather([item.truths[task] for item in good])
-        return StreamBatch(images, targets, [item.id for item in good], [item.frame for item in good], truths)
+        ids, frames, indices = zip(*((item.id, item.frame, item.index) for item in good), strict=True)
+        return StreamBatch(images, targets, list(ids), list(frames), truths, list(indices), bad)
 
 
 def pad(array: np.ndarray, size: tuple[int, int], value: int) -> np.ndarray:
@@ -205,7 +253,10 @@ def batches(
     for batch in loader:
         if isinstance(batch, Failure):
             raise DataError(batch.message)
-        yield batch
+        if split.quarantine is not None:
+            split.quarantine.add(batch.bad)
+        if len(batch):  # else all of its samples are left out
+            yield batch
 
 
 def _start_worker(_: int) -> None:

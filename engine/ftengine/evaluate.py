@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ftengine.data import LoaderSettings, Split, batches
+from ftengine.errors import DataError
 from ftengine.model import Model, Result
 from ftengine.order import in_order
 from ftengine.plan import Plan
@@ -28,8 +29,8 @@ class Evaluation:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-Show = Callable[[str, Split, int, Sequence[Prediction]], None]
-"""Takes a task's name, a split, the index in it of the first of some predictions, and these."""
+Show = Callable[[str, Split, Sequence[int], Sequence[Prediction]], None]
+"""Takes a task's name, a split, the indices in it of some samples, and the predictions for these."""
 
 
 def weighted_terms(
@@ -64,7 +65,8 @@ def evaluate(
 ) -> Evaluation:
     """Run `model` over each split with its tasks; metrics are reset first. The model is left in eval mode.
 
-    `show` is given every prediction, to draw what it will.
+    Samples in quarantine are left out. `show` is given every prediction, to draw what it will. Raises DataError where
+    no sample of a split could be read.
     """
     model.eval()
     for task_metrics in metrics.values():
@@ -75,7 +77,7 @@ def evaluate(
     loss = 0.0
     with_loss = all(model.heads[task].loss_in_eval for _, tasks in splits for task in tasks)
     for split, tasks in splits:
-        total, first = torch.zeros((), device=precision.device), 0
+        total, count = torch.zeros((), device=precision.device), 0
         for batch in batches(split, in_order(len(split), batch_size), loader):
             with precision.autocast():
                 results = model(batch.to(precision.device), tasks).results
@@ -88,9 +90,11 @@ def evaluate(
                 for metric in metrics[task]:
                     metric.update(predictions, batch.truths[task])
                 if show is not None:
-                    show(task, split, first, predictions)
-            first += len(batch)
-        loss += float(total) / len(split)  # a synchronisation point, once a pass
+                    show(task, split, batch.indices, predictions)
+            count += len(batch)
+        if not count:
+            raise DataError(f"none of the {len(split)} samples to evaluate on could be read")
+        loss += float(total) / count  # a synchronisation point, once a pass
     if with_loss:
         evaluation.values["loss"] = loss
         if plan.monitor.task is None:

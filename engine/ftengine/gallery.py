@@ -4,7 +4,7 @@
 
     page = Gallery(run_directory, count=8, warn=tracker.warn).page(step)
     ...
-    page.show("detection", task, split.data, split.encoders["detection"], first, predictions)   # for each batch
+    page.show("detection", task, split.data, split.encoders["detection"], indices, predictions)   # each batch
 
 Nothing is drawn of tasks that have no :meth:`ftengine.protocols.Task.draw`.
 """
@@ -55,15 +55,23 @@ class Page:
     folder: Path
 
     def show(
-        self, name: str, task: Task, data: Dataset, encoder: Encoder, first: int, predictions: Sequence[Prediction]
+        self,
+        name: str,
+        task: Task,
+        data: Dataset,
+        encoder: Encoder,
+        indices: Sequence[int],
+        predictions: Sequence[Prediction],
     ) -> None:
-        """Draws what is shown of one batch: `predictions` are those for samples `first`, `first` + 1, … of `data`.
+        """Draws what is shown of one batch: `predictions` are those for the samples `indices` of `data`.
 
         `name` is the task's in the run. `encoder` is the task's for `data`.
         """
         if type(task).draw is Task.draw:
             return
-        for index, prediction in enumerate(predictions[: max(0, self.gallery.count - first)], start=first):
+        for index, prediction in zip(indices, predictions, strict=True):
+            if index >= self.gallery.count:
+                continue
             try:
                 picture = draw(task, data, encoder, index, prediction)
                 if picture is not None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ftengine.protocols import Backbone, Batch, Frame, Head, Loss, Output, Targets
+from ftengine.quarantine import BadSample
 from ftengine.windows import Sliding
 
 NORMS = (
@@ -26,7 +27,8 @@ class StreamBatch:
     """One batch of a stream: `images` uint8 [B, H, W, 3]; `targets` of each task, in their pixels.
 
     `ids`: the samples' ids; `frames`: where each image lies; `truths`: the targets of each task in the pixels of the
-    original images, for metrics: these stay on the CPU.
+    original images, for metrics: these stay on the CPU. `indices`: which samples of the split they are, one each;
+    `bad`: those that could not be read on the way.
     """
 
     images: Tensor
@@ -34,6 +36,8 @@ class StreamBatch:
     ids: list[str]
     frames: list[Frame]
     truths: dict[str, Targets] = field(default_factory=dict)
+    indices: list[int] = field(default_factory=list)
+    bad: list[BadSample] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -162,8 +162,8 @@ class Training:
         """What draws the first images of an evaluation after this step."""
         page = self.gallery.page(self.step)
 
-        def show(task: str, split: Split, first: int, predictions: Sequence[Prediction]) -> None:
-            page.show(task, self.tasks[task], split.data, split.encoders[task], first, predictions)
+        def show(task: str, split: Split, indices: Sequence[int], predictions: Sequence[Prediction]) -> None:
+            page.show(task, self.tasks[task], split.data, split.encoders[task], indices, predictions)
 
         return show
 

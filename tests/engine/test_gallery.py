@@ -22,7 +22,8 @@ def gallery(tmp_path, warnings):
 
 
 def show(gallery, task, data, first, predictions, step=12):
-    gallery.page(step).show("finding/it", task, data, task.encoder(data, "val"), first, predictions)
+    indices = range(first, first + len(predictions))
+    gallery.page(step).show("finding/it", task, data, task.encoder(data, "val"), indices, predictions)
 
 
 def written(gallery):
