@@ -141,7 +141,7 @@ def make_streams(plan: Plan, tasks: Mapping[str, Task]) -> dict[str, Stream]:
             make_split(plan, tasks, splits.train, "train", own, name, training=True),
             make_split(plan, tasks, splits.val, "val", own, name),
             None if splits.test is None else make_split(plan, tasks, splits.test, "test", own, name),
-            fingerprint(splits.train),
+            {which: fingerprint(data) for which, data in vars(splits).items() if data is not None},
         )
     return streams
 

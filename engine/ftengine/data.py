@@ -227,14 +227,14 @@ class LoaderSettings:
 
 @dataclass
 class Stream:
-    """A dataset's splits, and the tasks that learn from it. `fingerprint` is the training split's."""
+    """A dataset's splits, and the tasks that learn from it. `fingerprints` are those of the splits there are."""
 
     name: str
     tasks: tuple[str, ...]
     train: Split
     val: Split
     test: Split | None
-    fingerprint: str = field(default="")
+    fingerprints: dict[str, str] = field(default_factory=dict)
 
 
 def batches(

@@ -10,6 +10,7 @@ from ftengine.checkpoint import Checkpoint, Snapshot, Store, load_model
 from ftengine.errors import CheckpointError
 from ftengine.finite import with_nan, without_nan
 from ftengine.optim import load_optimizer_state, optimizer_state
+from ftengine.samples import record, state_changes, what_changed
 
 if TYPE_CHECKING:
     from ftengine.training import Training
@@ -24,7 +25,8 @@ def snapshot(run: Training) -> Snapshot:
         "step": run.step,
         "epoch": run.epoch,
         "tasks": {name: task.state() for name, task in run.tasks.items()},
-        "data": {name: stream.fingerprint for name, stream in run.streams.items()},
+        "data": {name: stream.fingerprints for name, stream in run.streams.items()},
+        "monitor": run.plan.monitor.name,
         "start": run.start,
         "start_values": without_nan(run.start_values),
         "judge": run.judge.state(),
@@ -48,25 +50,24 @@ def snapshot(run: Training) -> Snapshot:
     return Snapshot(run.judged.state_dict(), run.model.state_dict() if averaged else {}, tensors, state)
 
 
-def restore(run: Training, checkpoint: Checkpoint) -> None:
-    """Take a checkpoint's state; raises CheckpointError if it is another run's, or the data have changed."""
+def restore(run: Training, checkpoint: Checkpoint, *, force: bool = False) -> None:
+    """Take a checkpoint's state; raises CheckpointError if it is another run's, or the data have changed.
+
+    `force`: changed data are only told of. A state that does not fit the model or the optimizer is never taken.
+    """
     state = checkpoint.state
-    for name, stream in run.streams.items():
-        if state["data"].get(name) != stream.fingerprint:
-            raise CheckpointError(
-                f"{checkpoint.path}: the training data of {name!r} are not those of the run: samples or targets "
-                "have changed since; start a new run (with `backbone.weights: run:DIR` to build on this one)"
-            )
-    for name, task in run.tasks.items():
-        if state["tasks"].get(name) != task.state():
-            raise CheckpointError(
-                f"{checkpoint.path}: task {name!r} has learned something else from the training data than the run "
-                f"had\n  the run: {state['tasks'].get(name)}\n  now: {task.state()}"
-            )
+    _compare_data(run, checkpoint, force)
+    if state["step"] > run.steps:
+        raise CheckpointError(f"{checkpoint.path}: {state['step']} steps are done, and the config wants {run.steps}")
     restore_learning(run, checkpoint)
     run.guard.left_out, run.micro.parts = state["left_out"], max(state["parts"], run.micro.parts)
-    run.judge.load_state(state["judge"])
-    run.freezer.policy.load_state(state["freeze"])
+    if state["monitor"] == run.plan.monitor.name:  # by another measure nothing was the best yet
+        run.judge.load_state(state["judge"])
+    try:
+        run.freezer.policy.load_state(state["freeze"])
+    except (KeyError, TypeError, ValueError) as error:
+        name = run.plan.freeze.component.name
+        raise CheckpointError(f"{checkpoint.path}: freeze policy {name!r} cannot take the run's state: {error}") from error
     run.audit.load_state(state["audit"])
     run.start, run.start_values = state["start"], with_nan(state["start_values"])
     run.step = run.saved_step = state["step"]
@@ -80,6 +81,39 @@ def restore(run: Training, checkpoint: Checkpoint) -> None:
     run.logged_at = time.perf_counter() - state["since_logged"]
     run.images, run.seconds = state["images"], state["seconds"]
     run.trained, run.memory.before = state["trained"], state["peak_memory"]
+
+
+def record_samples(run: Training) -> None:
+    """Write which samples each split holds, so that a resume can name what has changed since."""
+    for name, stream in run.streams.items():
+        for which, fingerprint in stream.fingerprints.items():
+            record(run.tracker.info.directory, name, which, getattr(stream, which).data, fingerprint)
+
+
+def _compare_data(run: Training, checkpoint: Checkpoint, force: bool) -> None:
+    """Raises CheckpointError that names every difference of data and label maps; with `force`, warns of them."""
+    changes = []
+    for name, stream in run.streams.items():
+        before = checkpoint.state["data"].get(name, {})
+        for which in dict.fromkeys([*before, *stream.fingerprints]):
+            if before.get(which) != stream.fingerprints.get(which):
+                split = getattr(stream, which)
+                data, known = None if split is None else split.data, before.get(which, "")
+                text = what_changed(run.tracker.info.directory, name, which, data, known)
+                changes.append(f"data.{which} of {name!r}: {text}")
+    for name, task in run.tasks.items():
+        lines = state_changes(checkpoint.state["tasks"].get(name), task.state())
+        changes += [f"task {name!r}, learned from the training split: {line}" for line in lines]
+    if not changes:
+        return
+    listed = "".join(f"\n  {change}" for change in changes)
+    if not force:
+        raise CheckpointError(
+            f"{checkpoint.path}: the data are not those of the run{listed}\n  Bring them back, go on with these by "
+            "--force, or start a new run (with `backbone.weights: run:DIR` to build on this one)."
+        )
+    run.tracker.warn(f"going on with other data than the run had{listed}")
+    record_samples(run)
 
 
 def restore_learning(run: Training, checkpoint: Checkpoint) -> None:
