@@ -66,8 +66,8 @@ def restore(run: Training, checkpoint: Checkpoint, *, force: bool = False) -> No
     try:
         run.freezer.policy.load_state(state["freeze"])
     except (KeyError, TypeError, ValueError) as error:
-        name = run.plan.freeze.component.name
-        raise CheckpointError(f"{checkpoint.path}: freeze policy {name!r} cannot take the run's state: {error}") from error
+        message = f"freeze policy {run.plan.freeze.component.name!r} cannot take the run's state: {error}"
+        raise CheckpointError(f"{checkpoint.path}: {message}") from error
     run.audit.load_state(state["audit"])
     run.start, run.start_values = state["start"], with_nan(state["start_values"])
     run.step = run.saved_step = state["step"]
