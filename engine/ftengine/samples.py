@@ -104,6 +104,6 @@ def _read(file: Path, fingerprint: str) -> dict[str, str] | None:
         found = [json.loads(line) for line in lines]
         if header["fingerprint"] != fingerprint or header["samples"] != len(found):
             return None
-        return {name: digest for name, digest in found}
+        return dict(found)
     except (OSError, ValueError, KeyError, TypeError):
         return None
