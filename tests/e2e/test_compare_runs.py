@@ -6,10 +6,10 @@ import signal
 
 import pytest
 import yaml
-from run_configs import BASE, merged
 
 from ftengine.compare import execution as compare
-from ftengine.compare.children import run_process
+from ftengine.compare.children import StoppedBySignal, run_process
+from run_configs import BASE, merged
 
 METRIC = ["acme/error_rate"]
 """Of which less is better; the built-in ones import a library that takes longer than a run here."""
@@ -56,18 +56,16 @@ def files(tmp_path_factory, runs):
     return folder
 
 
-@pytest.fixture(scope="module")
-def comparison(cli, files, environment):
-    """Two strategies and a retain task: stopped in the second run, then continued."""
+def stopped_and_continued(cli, files, directory, run):
+    """Two strategies and a retain task: stopped by a signal in the second run, then continued. `run` does each."""
     started = []
 
     def stopping(arguments, log, folder, signals, look=lambda: None):
-        started.append(log.relative_to(files / "out"))
+        started.append(str(log.relative_to(directory).with_suffix("")))
         if len(started) == 3:
             os.kill(os.getpid(), signal.SIGTERM)  # as a user does from another terminal
-        return run_process(arguments, log, folder, signals, look)
+        return run(arguments, log, folder, signals, look)
 
-    directory = files / "out"
     options = ["--strategies", "probe,full", "--seeds", 1, "--retain", files / "retain.yaml", "--output", directory]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compare, "run_process", stopping)
@@ -75,9 +73,34 @@ def comparison(cli, files, environment):
         before = (directory / "probe" / f"seed-{SEED}" / "summary.json").stat().st_mtime_ns
         second = cli("compare", "--resume", directory)
     assert (directory / "probe" / f"seed-{SEED}" / "summary.json").stat().st_mtime_ns == before
-    names = ["retain/run", "probe/seed-3", "full/seed-3", "full/seed-3"]
-    assert [str(log.with_suffix("")) for log in started] == names
+    assert started == ["retain/run", "probe/seed-3", "full/seed-3", "full/seed-3"]
     return Comparison(directory, first, second)
+
+
+@pytest.fixture(scope="module")
+def comparison(cli, files, environment):
+    """A comparison whose runs are done in this process: one of their own takes longer to start than to run."""
+
+    def run(arguments, log, folder, signals, look):
+        if signals.received is not None:
+            raise StoppedBySignal(128 + signals.received)
+        result = cli(*arguments[1:])
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(result.output)
+        return result.exit_code
+
+    return stopped_and_continued(cli, files, files / "out", run)
+
+
+@pytest.mark.slow
+def test_runs_in_processes_of_their_own(cli, files, environment, comparison):
+    found = stopped_and_continued(cli, files, files / "out-of-process", run_process)
+    first, second = found.results
+    assert (first.exit_code, second.exit_code) == (143, 0), first.output + second.output
+    for row in found.data["strategies"]:
+        assert row["memory"] > 0
+        same = next(other for other in comparison.data["strategies"] if other["name"] == row["name"])
+        assert (row["values"], row["moved"], row["lost"]) == (same["values"], same["moved"], same["lost"])
 
 
 def test_it_stops_with_a_report_and_says_how_to_go_on(comparison):
