@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from ftengine.inference import Opened
 
 EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
-RESUMABLE = ("train.workers", "train.device", "train.log_every", "train.eval_batch_size", "data.root")
+RESUMABLE = (
+    "train.workers",
+    "train.worker_timeout",
+    "train.device",
+    "train.log_every",
+    "train.eval_batch_size",
+    "data.root",
+    "checkpoint",
+)
 WINDOWS = ("image.window", "image.window_overlap")
 
 _SET = click.option(
@@ -38,8 +46,14 @@ _SET = click.option(
 @click.option(
     "--resume", type=click.Path(path_type=Path), metavar="DIR", help="Continue a run from its last checkpoint."
 )
+@click.option("--force", is_flag=True, help="With --resume: go on although the config or the data have changed.")
 def run(
-    config: Path | None, task: str | None, assignments: tuple[str, ...], output: Path | None, resume: Path | None
+    config: Path | None,
+    task: str | None,
+    assignments: tuple[str, ...],
+    output: Path | None,
+    resume: Path | None,
+    force: bool,
 ) -> None:
     """Fine-tune a model as a config says.
 
@@ -49,25 +63,27 @@ def run(
         if output is not None:
             raise click.UsageError("--output and --resume exclude each other: a resumed run stays in its directory")
         directory = resume.absolute()
-        plan = resumed_plan(directory, config, task, assignments)
+        plan = resumed_plan(directory, config, task, assignments, force=force)
     elif config is None:
         raise click.UsageError("--config FILE is needed (or --resume DIR)")
+    elif force:
+        raise click.UsageError("--force goes with --resume: a new run has nothing to differ from")
     else:
         plan = load(config, assignments, task)
         directory = (output or default_directory(config, plan)).absolute()
         check_empty(directory)
-    outcome = _execute(plan, directory, resume=resume is not None)
+    outcome = _execute(plan, directory, resume=resume is not None, force=force)
     if outcome in EXIT_CODES:
         raise SystemExit(EXIT_CODES[outcome])
 
 
-def _execute(plan: Plan, directory: Path, *, resume: bool) -> str:
+def _execute(plan: Plan, directory: Path, *, resume: bool, force: bool) -> str:
     from ftengine.track import make_console  # rich
 
     console = make_console()
     with console.status("loading torch"):
         from ftengine.run import execute
-    return execute(plan, directory, console, resume=resume)
+    return execute(plan, directory, console, resume=resume, force=force)
 
 
 def default_directory(config: Path, plan: Plan) -> Path:
@@ -96,10 +112,17 @@ def run_document(directory: Path) -> Document:
     return read(file)
 
 
-def resumed_plan(directory: Path, config: Path | None, task: str | None, assignments: tuple[str, ...]) -> Plan:
-    """The plan of a run that continues: its own, but for a few settings that do not change what it computes."""
+def resumed_plan(
+    directory: Path, config: Path | None, task: str | None, assignments: tuple[str, ...], *, force: bool = False
+) -> Plan:
+    """The plan of a run that continues: its own, but for a few settings that do not change what it computes.
+
+    `force`: any setting may change, by `config` or `assignments`; what has is printed.
+    """
     document = run_document(directory)
-    _only(assignments, RESUMABLE, "--resume continues the same run")
+    if force:
+        return _forced_plan(document, directory, config, task, assignments)
+    _only(assignments, RESUMABLE, "--resume continues the same run (--force: with whatever else is set)")
     if config is not None:
         _agrees(document, load(config, (), task), directory)
     override(document, assignments)
@@ -110,18 +133,38 @@ def resumed_plan(directory: Path, config: Path | None, task: str | None, assignm
     return plan
 
 
+def _forced_plan(
+    document: Document, directory: Path, config: Path | None, task: str | None, assignments: tuple[str, ...]
+) -> Plan:
+    """The plan that a forced resume goes on with; says in which values it differs from the run's."""
+    if config is not None:
+        plan = load(config, assignments, task)
+    else:
+        changed = run_document(directory)
+        override(changed, assignments)
+        plan = resolve(changed, trained=True)
+    for problem in _differences(document, plan):
+        click.echo(f"warning: {problem}", err=True)
+    return plan
+
+
 def _agrees(document: Document, plan: Plan, directory: Path) -> None:
     """Raises ConfigError that names every value in which a config differs from a run's."""
+    leaves = _differences(document, plan)
+    if leaves:
+        message = f"--config differs from the run in {directory}, which --resume would continue unchanged"
+        raise ConfigError([Problem("", f"{message}; with --force the config counts"), *leaves])
+
+
+def _differences(document: Document, plan: Plan) -> list[Problem]:
+    """Every value in which a config differs from a run's."""
     flat = [{dotted(path): _at(data, path) for path in walk(data, ())} for data in (document.data, plan.resolved())]
     differing = [
         Problem(key, f"the run has {flat[0].get(key)!r}, the config {flat[1].get(key)!r}")
         for key in sorted(set(flat[0]) | set(flat[1]))
         if key and not key.startswith("provenance") and flat[0].get(key) != flat[1].get(key)
     ]
-    leaves = [p for p in differing if not any(q.path.startswith((p.path + ".", p.path + "[")) for q in differing)]
-    if leaves:
-        problem = Problem("", f"--config differs from the run in {directory}, which --resume would continue unchanged")
-        raise ConfigError([problem, *leaves])
+    return [p for p in differing if not any(q.path.startswith((p.path + ".", p.path + "[")) for q in differing)]
 
 
 def _at(data: Any, path: tuple[str | int, ...]) -> Any:

@@ -37,7 +37,7 @@ from ftengine.plan import Plan
 from ftengine.plugin import RunInfo
 from ftengine.precision import Precision
 from ftengine.regularize import make_regularizers
-from ftengine.resume import last_checkpoint, restore
+from ftengine.resume import last_checkpoint, record_samples, restore
 from ftengine.signals import Signals
 from ftengine.start import distance, load_start, save_start
 from ftengine.track import Tracker, show_results
@@ -46,16 +46,23 @@ from ftengine.weights import Coverage
 from ftengine.wise_ft import mix_with_start
 
 
-def execute(plan: Plan, directory: Path, console: Console, *, resume: bool = False) -> str:
-    """Train as `plan` says, in `directory`; returns the outcome. `resume`: continue from the last checkpoint."""
+def execute(plan: Plan, directory: Path, console: Console, *, resume: bool = False, force: bool = False) -> str:
+    """Train as `plan` says, in `directory`; returns the outcome. `resume`: continue from the last checkpoint.
+
+    `force`: also with another config or other data than the run had; both configs stay in the directory.
+    """
     with Signals() as signals, ExitStack() as held:
         if resume:
             held.enter_context(claim(directory))
-        training = assemble(plan, directory, console, signals, resume=resume)
+        training = assemble(plan, directory, console, signals, resume=resume, force=force)
+        if force:
+            keep_resolved(directory, training.step)
+            write_resolved(plan, directory)
         if not resume:
             directory.mkdir(parents=True, exist_ok=True)
             held.enter_context(claim(directory))
             write_resolved(plan, directory)
+            record_samples(training)
             training.start = save_start(directory, training.model)
         tracker = training.tracker
         tracker.start(training.step)
@@ -80,7 +87,9 @@ def execute(plan: Plan, directory: Path, console: Console, *, resume: bool = Fal
     return outcome
 
 
-def assemble(plan: Plan, directory: Path, console: Console, signals: Signals, *, resume: bool) -> Training:
+def assemble(
+    plan: Plan, directory: Path, console: Console, signals: Signals, *, resume: bool, force: bool = False
+) -> Training:
     """Build every part of a run, and say what was built."""
     tasks = make_tasks(plan)
     streams = make_streams(plan, tasks)
@@ -110,7 +119,7 @@ def assemble(plan: Plan, directory: Path, console: Console, signals: Signals, *,
         adapter=built.adapter,
     )
     if resume:
-        restore(training, last_checkpoint(training.store, directory))
+        restore(training, last_checkpoint(training.store, directory), force=force)
         training.tracker.rewind(training.step)
         console.print(f"continuing after step {training.step} of {training.steps}")
     start = load_start(directory, training.start) if resume else model.state_dict()
@@ -177,6 +186,15 @@ def write_resolved(plan: Plan, directory: Path) -> None:
     text = yaml.safe_dump({**plan.resolved(), "provenance": provenance}, sort_keys=False, allow_unicode=True)
     with (directory / "resolved.yaml").open("x", encoding="utf-8") as file:  # never another run's
         file.write(text)
+
+
+def keep_resolved(directory: Path, step: int) -> None:
+    """Set ``resolved.yaml`` aside, as ``resolved-until-step-XXXXXXXX.yaml``, for another from this step on."""
+    file = directory / "resolved.yaml"
+    kept = file.with_name(f"resolved-until-step-{step:08d}.yaml")
+    if file.exists() and not kept.exists():
+        file.rename(kept)
+    file.unlink(missing_ok=True)
 
 
 def git_revision() -> str | None:
