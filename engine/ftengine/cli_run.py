@@ -122,7 +122,7 @@ def resumed_plan(
     document = run_document(directory)
     if force:
         return _forced_plan(document, directory, config, task, assignments)
-    _only(assignments, RESUMABLE, "--resume continues the same run (--force: with whatever else is set)")
+    _only(assignments, RESUMABLE, "--resume continues the same run, unless --force is given")
     if config is not None:
         _agrees(document, load(config, (), task), directory)
     override(document, assignments)

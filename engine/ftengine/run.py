@@ -27,6 +27,7 @@ from ftengine.config_train import TrainConfig
 from ftengine.data import LoaderSettings
 from ftengine.effects import check_effects
 from ftengine.errors import TrainingError
+from ftengine.files import write_text
 from ftengine.finite import without_nan
 from ftengine.freeze import Freezer
 from ftengine.loop import evaluate_split, fit
@@ -56,8 +57,7 @@ def execute(plan: Plan, directory: Path, console: Console, *, resume: bool = Fal
             held.enter_context(claim(directory))
         training = assemble(plan, directory, console, signals, resume=resume, force=force)
         if force:
-            keep_resolved(directory, training.step)
-            write_resolved(plan, directory)
+            write_resolved(plan, directory, until=training.step)
         if not resume:
             directory.mkdir(parents=True, exist_ok=True)
             held.enter_context(claim(directory))
@@ -173,8 +173,11 @@ def announce(
         console.print("weights: none, a start from random weights")
 
 
-def write_resolved(plan: Plan, directory: Path) -> None:
-    """``resolved.yaml``: every value of the run, and what it ran with."""
+def write_resolved(plan: Plan, directory: Path, *, until: int | None = None) -> None:
+    """``resolved.yaml``: every value of the run, and what it ran with.
+
+    `until`: it takes the place of another, which is kept as ``resolved-until-step-XXXXXXXX.yaml``.
+    """
     plugins = {f"{record.name} ({record.distribution})": record.version for record in plan.host.plugins}
     provenance = {
         "ftengine": version("ftengine"),
@@ -184,17 +187,13 @@ def write_resolved(plan: Plan, directory: Path) -> None:
         "strategy": plan.strategy,
     }
     text = yaml.safe_dump({**plan.resolved(), "provenance": provenance}, sort_keys=False, allow_unicode=True)
-    with (directory / "resolved.yaml").open("x", encoding="utf-8") as file:  # never another run's
+    final = directory / "resolved.yaml"
+    if until is not None:
+        write_text(final.with_name(f"resolved-until-step-{until:08d}.yaml"), final.read_text(encoding="utf-8"))
+        write_text(final, text)
+        return
+    with final.open("x", encoding="utf-8") as file:  # never another run's
         file.write(text)
-
-
-def keep_resolved(directory: Path, step: int) -> None:
-    """Set ``resolved.yaml`` aside, as ``resolved-until-step-XXXXXXXX.yaml``, for another from this step on."""
-    file = directory / "resolved.yaml"
-    kept = file.with_name(f"resolved-until-step-{step:08d}.yaml")
-    if file.exists() and not kept.exists():
-        file.rename(kept)
-    file.unlink(missing_ok=True)
 
 
 def git_revision() -> str | None:

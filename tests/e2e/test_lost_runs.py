@@ -153,7 +153,8 @@ def test_resume_changes_nothing_of_the_run(runs, cli, config_file):
     finished = runs()
     result = cli("run", "--resume", finished.directory, "--set", "train.epochs=9")
     assert result.exit_code == 2
-    assert "train.epochs: --resume continues the same run; only these can be set: train.workers" in result.stderr
+    text = "train.epochs: --resume continues the same run, unless --force is given; only these can be set: train.workers"
+    assert text in result.stderr
     result = cli("run", "--resume", finished.directory, "--config", config_file({"optimizer": {"lr": 0.5}}))
     assert result.exit_code == 2
     assert "optimizer.lr: the run has 0.01, the config 0.5" in result.stderr
@@ -188,7 +189,7 @@ def test_resume_with_other_data_is_refused(runs, cli, image_folder, tmp_path, wr
     write_image(folder / "red" / "new.png")
     result = cli("run", "--resume", run.directory)
     assert result.exit_code == 1
-    assert "the training data of 'data' are not those of the run" in result.stderr
+    assert "the data are not those of the run" in result.stderr
 
 
 def test_resume_with_other_targets_is_refused(runs, cli, image_folder, tmp_path):
@@ -206,7 +207,7 @@ def test_resume_with_other_targets_is_refused(runs, cli, image_folder, tmp_path)
     write(reversed(range(8)))
     result = cli("run", "--resume", run.directory)
     assert result.exit_code == 1
-    assert "the training data of 'data' are not those of the run" in result.stderr
+    assert "the data are not those of the run" in result.stderr
 
 
 def test_an_observer_that_fails_is_told_once_and_left_out(runs, monkeypatch):
