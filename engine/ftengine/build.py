@@ -37,6 +37,7 @@ from ftengine.protocols import (
     Task,
     TaskContext,
 )
+from ftengine.quarantine import quarantine
 from ftengine.vocabulary import SPATIAL_FIELDS
 from ftengine.weights import Coverage, load_published, load_weights
 from ftengine.windows import Sliding
@@ -71,9 +72,11 @@ def make_tasks(plan: Plan) -> dict[str, Task]:
     return {name: make(task.task, TaskContext(task.field), Task) for name, task in plan.tasks.items()}  # type: ignore[type-abstract]
 
 
-def make_dataset(part: Part, split: str) -> Dataset:
+def make_dataset(plan: Plan, stream: str, split: str) -> Dataset:
     """One split of a stream's data, as its options describe it."""
-    data = make(part, DatasetContext(split), Dataset)  # type: ignore[type-abstract]
+    part = plan.streams[stream]
+    tolerant = plan.config.train.on_bad_sample.policy == "quarantine"
+    data = make(part, DatasetContext(split, tolerant), Dataset)  # type: ignore[type-abstract]
     if len(data) == 0:
         raise DataError(f"data.{split} of {part.component.name} holds no samples")
     return data
@@ -93,10 +96,10 @@ def make_splits(plan: Plan, stream: str, tasks: Mapping[str, Task]) -> Splits:
     part = plan.streams[stream]
     options = part.options
     assert isinstance(options, DatasetOptions)
-    train = make_dataset(part, "train")
+    train = make_dataset(plan, stream, "train")
     _check_fields(plan, stream, train)
-    val = make_dataset(part, "val") if options.val is not None else None
-    test = make_dataset(part, "test") if options.test is not None else None
+    val = make_dataset(plan, stream, "val") if options.val is not None else None
+    test = make_dataset(plan, stream, "test") if options.test is not None else None
 
     def strata() -> Any:
         own = [tasks[name].strata(train) for name, task in plan.tasks.items() if task.stream == stream]
@@ -172,8 +175,18 @@ def make_split(
     if training and config.augment:
         augmentation = build_augmentation(list(config.augment), "augment", fields & SPATIAL_FIELDS)
     collators = {task: tasks[task].collate for task in own}
-    seed = config.train.seed
-    return Split(data, encoders, collators, config.image, fields, augmentation, seed, stream, training=training)
+    return Split(
+        data,
+        encoders,
+        collators,
+        config.image,
+        fields,
+        augmentation,
+        config.train.seed,
+        stream,
+        training=training,
+        quarantine=quarantine(config.train.on_bad_sample, stream if plan.joint else "", which, data),
+    )
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ftengine.document import Document, dotted, override, read, walk
-from ftengine.errors import CheckpointError, ConfigError, DataError, FtengineError, Problem
+from ftengine.errors import CheckpointError, ConfigError, DataError, FtengineError, Problem, name_list
 from ftengine.plan import Plan
 from ftengine.resolve import load, resolve
 
@@ -21,6 +21,7 @@ EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
 RESUMABLE = (
     "train.workers",
     "train.worker_timeout",
+    "train.on_bad_sample",
     "train.device",
     "train.log_every",
     "train.eval_batch_size",
@@ -206,6 +207,8 @@ def evaluate(directory: Path, split: str, assignments: tuple[str, ...]) -> None:
     file.write_text(json.dumps(content, indent=1) + "\n")
     console = make_console()
     show_results(console, {split: evaluation.values}, opened.checkpoint.name)
+    if left_out := evaluation.details.get("left out"):
+        console.print(f"left out, since they cannot be read: {name_list(left_out)}", soft_wrap=True)
     console.print(f"written to {file}", soft_wrap=True)
 
 

@@ -20,6 +20,12 @@ class Subset(Dataset):
         self.names = data.names
         self.ids = data.ids
         self.notes = data.notes
+        if data.unreadable:
+            self.unreadable = {
+                place: data.unreadable[index]
+                for place, index in enumerate(indices.tolist())
+                if index in data.unreadable
+            }
 
     def __len__(self) -> int:
         return len(self.indices)

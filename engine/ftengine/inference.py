@@ -52,19 +52,26 @@ def open_run(directory: Path, plan: Plan) -> Opened:
 
 
 def evaluate_run(run: Opened, which: str, loader: LoaderSettings) -> Evaluation:
-    """Evaluate on `train`, `val` or `test`: the same split, held out in the same way, as in training."""
+    """Evaluate on `train`, `val` or `test`: the same split, held out in the same way, as in training.
+
+    What could not be read, and the config allows to leave out, is in the details as ``left out``: id -> cause.
+    """
     splits: list[tuple[Split, Sequence[str]]] = []
     for stream in run.plan.streams:
         own = tuple(name for name, task in run.plan.tasks.items() if task.stream == stream)
         part = run.plan.streams[stream]
         if which != "train" and getattr(part.options, which) is not None:  # the training split need not be there
-            data: Dataset | None = make_dataset(part, which)
+            data: Dataset | None = make_dataset(run.plan, stream, which)
         else:
             data = getattr(make_splits(run.plan, stream, run.tasks), which)
         if data is None:
             raise DataError(f"the run has no {which} split; name one with --set data.{which}=PATH")
         splits.append((make_split(run.plan, run.tasks, data, which, own, stream=stream), own))
-    return evaluate(run.plan, run.model, splits, run.metrics, run.precision, loader)
+    evaluation = evaluate(run.plan, run.model, splits, run.metrics, run.precision, loader)
+    bad = [sample for split, _ in splits if split.quarantine is not None for sample in split.quarantine.noted.values()]
+    if bad:
+        evaluation.details["left out"] = {sample.id: sample.cause for sample in bad}
+    return evaluation
 
 
 class ImageFiles(Dataset):

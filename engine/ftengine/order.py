@@ -50,7 +50,7 @@ def in_order(length: int, batch_size: int) -> list[list[tuple[int, int]]]:
 
 def aspect_groups(data: Dataset) -> np.ndarray | None:
     """The group of each image's aspect ratio, int [N]; None where the data do not know their images' sizes."""
-    sizes = [data.size(index) for index in range(len(data))]
+    sizes = [(1, 1) if index in data.unreadable else data.size(index) for index in range(len(data))]
     known = [size for size in sizes if size is not None]
     if len(known) < len(sizes):
         return None

@@ -14,6 +14,7 @@ from ftengine import seeding
 from ftengine.config_faults import BadSampleConfig
 from ftengine.errors import DataError
 from ftengine.files import write_text
+from ftengine.protocols import Dataset
 
 FILE = "quarantine.jsonl"
 SHOWN = 3
@@ -64,7 +65,7 @@ class Quarantine:
                 self._journal.write(self, [sample])
                 if _is_told(len(self.noted)):
                     self._journal.tell(f"{self._count()}: {sample.id}: {sample.cause}")
-            self._check()
+            self.check()
 
     def open(self, journal: Journal) -> None:
         """Take what the run's list has of this split, and keep the list up to date from now on."""
@@ -75,7 +76,7 @@ class Quarantine:
         self.known |= self.noted
         if self.noted:
             journal.tell(f"{self._count()}; they are listed in {journal.file}")
-        self._check()
+        self.check()
 
     def _count(self) -> str:
         return f"{len(self.noted)} of at most {self.allowed} samples of {self._place()} in quarantine"
@@ -83,7 +84,8 @@ class Quarantine:
     def _place(self) -> str:
         return f"the {self.split} split" + (f" of {self.stream}" if self.stream else "")
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raises DataError if there are more than the budget allows."""
         if len(self.noted) > self.allowed:
             raise DataError(self._over_budget())
 
@@ -98,6 +100,20 @@ class Quarantine:
         if self._journal is not None:
             lines.append(f"all of them: {self._journal.file}")
         return "\n  ".join(lines)
+
+
+def quarantine(config: BadSampleConfig, stream: str, split: str, data: Dataset) -> Quarantine | None:
+    """The quarantine of a split, if the config wants one, with what its dataset found already.
+
+    Raises DataError if that is more than the budget allows.
+    """
+    if config.policy == "error":
+        return None
+    made = Quarantine(stream, split, len(data), config)
+    for index, cause in data.unreadable.items():
+        made.noted[index] = made.known[index] = BadSample(index, data.sample_id(index), cause)
+    made.check()
+    return made
 
 
 class Journal:

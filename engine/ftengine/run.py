@@ -37,6 +37,7 @@ from ftengine.optim import build_optimizer
 from ftengine.plan import Plan
 from ftengine.plugin import RunInfo
 from ftengine.precision import Precision
+from ftengine.quarantine import Journal
 from ftengine.regularize import make_regularizers
 from ftengine.resume import last_checkpoint, record_samples, restore
 from ftengine.signals import Signals
@@ -65,6 +66,7 @@ def execute(plan: Plan, directory: Path, console: Console, *, resume: bool = Fal
             record_samples(training)
             training.start = save_start(directory, training.model)
         tracker = training.tracker
+        list_bad_samples(training, directory)
         tracker.start(training.step)
         outcome = "failed"
         try:
@@ -127,6 +129,15 @@ def assemble(
         training.regularizers = make_regularizers(plan, model, start, adapted=built.adapter is not None)
     check_effects(plan, training.freezer, training.regularizers)
     return training
+
+
+def list_bad_samples(training: Training, directory: Path) -> None:
+    """Keep the list of the samples in quarantine in `directory`, and take up what is in it already."""
+    journal = Journal(directory, training.tracker.warn)
+    for stream in training.streams.values():
+        for split in (stream.train, stream.val, stream.test):
+            if split is not None and split.quarantine is not None:
+                split.quarantine.open(journal)
 
 
 def make_average(model: Model, config: TrainConfig) -> Average | None:

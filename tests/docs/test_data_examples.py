@@ -29,8 +29,9 @@ def split_of(name, split, root, tmp_path):
     part["data"]["root"] = str(root)
     file = tmp_path / "shown.yaml"
     file.write_text(yaml.safe_dump({**part, "backbone": "resnet18"}))
-    (stream,) = resolve(read(file)).streams.values()
-    return make_dataset(stream, split)
+    plan = resolve(read(file))
+    (stream,) = plan.streams
+    return make_dataset(plan, stream, split)
 
 
 def picture(path, width=640, height=480):

@@ -224,7 +224,7 @@ def test_an_empty_split(plan):
     with pytest.raises(DataError, match=r"data\.val of tiny holds no samples"):
         streams(plan(data={"format": "tiny", "train": "9", "val": "0"}))
     with pytest.raises(DataError, match=r"data\.train of tiny holds no samples"):
-        make_dataset(plan(data={"format": "tiny", "train": "0"}).streams["data"], "train")
+        make_dataset(plan(data={"format": "tiny", "train": "0"}), "data", "train")
 
 
 def test_data_without_the_field_that_their_format_promises(plan):

@@ -42,12 +42,14 @@ class Dataset(ABC):
 
     Where files call classes by numbers of their own (COCO's categories, the values in mask files), ``ids[field]`` has
     them in the order of ``names[field]``: results are written with them. `notes` are sentences on what was repaired
-    while reading, and how often, for the person who starts the run.
+    while reading, and how often, for the person who starts the run. `unreadable` maps the samples of which it is known
+    already that they cannot be read to why; only where the context is `tolerant`.
     """
 
     names: Mapping[str, tuple[str, ...]]
     ids: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     notes: Sequence[str] = ()
+    unreadable: Mapping[int, str] = MappingProxyType({})
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -82,9 +84,14 @@ class Dataset(ABC):
 
 @dataclass(frozen=True)
 class DatasetContext:
-    """`split` is ``train``, ``val`` or ``test``: the factory returns that split as its options describe it."""
+    """`split` is ``train``, ``val`` or ``test``: the factory returns that split as its options describe it.
+
+    `tolerant`: samples that cannot be read are no error. The split holds them all the same, so that its order does not
+    depend on them; ``Dataset.unreadable`` has those that the factory finds, and a run leaves them out.
+    """
 
     split: str
+    tolerant: bool = False
 
 
 @dataclass(frozen=True)
