@@ -19,7 +19,8 @@ class TrainOrder:
     """The index lists of a training run from step `start` on: O(1) to start anywhere.
 
     Each epoch is a permutation, f(seed, epoch), cut into whole batches; what is left over is not used that epoch. With
-    `groups` the batches are made of the same samples, those of one group together.
+    `groups` the batches are made of the same samples, those of one group together. Of each batch the process `rank` of
+    `size` gets its part: the batches do not depend on the number of processes.
     """
 
     length: int
@@ -29,6 +30,8 @@ class TrainOrder:
     start: int
     steps: int
     groups: np.ndarray | None = None
+    rank: int = 0
+    size: int = 1
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         per_epoch = self.length // self.batch_size
@@ -40,7 +43,8 @@ class TrainOrder:
                 if self.groups is not None:
                     order = like_shapes_together(order[: per_epoch * self.batch_size], self.groups, self.batch_size)
             first = step % per_epoch * self.batch_size
-            yield [(epoch, int(index)) for index in order[first : first + self.batch_size]]
+            start, end = (first + self.batch_size * rank // self.size for rank in (self.rank, self.rank + 1))
+            yield [(epoch, int(index)) for index in order[start:end]]
 
 
 def in_order(length: int, batch_size: int) -> list[list[tuple[int, int]]]:
@@ -50,7 +54,7 @@ def in_order(length: int, batch_size: int) -> list[list[tuple[int, int]]]:
 
 def aspect_groups(data: Dataset) -> np.ndarray | None:
     """The group of each image's aspect ratio, int [N]; None where the data do not know their images' sizes."""
-    sizes = [(1, 1) if index in data.unreadable else data.size(index) for index in range(len(data))]
+    sizes = [data.size(index) or ((1, 1) if index in data.unreadable else None) for index in range(len(data))]
     known = [size for size in sizes if size is not None]
     if len(known) < len(sizes):
         return None

@@ -33,12 +33,13 @@ def seed_init(seed: int) -> None:
     torch.manual_seed(derive(seed, "init"))
 
 
-def seed_step(seed: int, step: int, device: torch.device = CPU) -> None:
+def seed_step(seed: int, step: int, device: torch.device = CPU, rank: int = 0) -> None:
     """Seed the generators of the CPU and of `device` for one optimizer step: dropout, stochastic depth, sampling.
 
+    Each process of a run has its own randomness, and the first that of a run of one process.
     Not by ``torch.manual_seed``, which takes 0.1 ms where there is no GPU, every step.
     """
-    value = derive(seed, "step", step)
+    value = derive(seed, "step", step, *([rank] if rank else []))
     torch.default_generator.manual_seed(value)
     if device.type != "cpu":
         module = torch.get_device_module(device)
