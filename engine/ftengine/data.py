@@ -1,14 +1,13 @@
-"""Samples to batches: fitting to size, augmentation, encoding, padding, workers."""
+"""Samples to batches: fitting to size, augmentation, encoding, padding."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from ftengine import seeding
@@ -16,7 +15,7 @@ from ftengine.config import ImageConfig
 from ftengine.errors import DataError, FtengineError
 from ftengine.geometry import Scene, fit_scene, padded
 from ftengine.model import StreamBatch
-from ftengine.order import TrainOrder, aspect_groups
+from ftengine.order import aspect_groups
 from ftengine.protocols import IGNORE, Dataset, Encoder, Frame, Target, Targets
 from ftengine.quarantine import ATTEMPTS, BadSample, Quarantine, replacement
 from ftengine.vocabulary import SPATIAL_FIELDS
@@ -218,14 +217,6 @@ def _moved(target: Target, scene: Scene) -> Target:
 
 
 @dataclass
-class LoaderSettings:
-    """How batches are made: worker processes, and pinned memory for a GPU."""
-
-    workers: int = 0
-    pin_memory: bool = False
-
-
-@dataclass
 class Stream:
     """A dataset's splits, and the tasks that learn from it. `fingerprints` are those of the splits there are."""
 
@@ -235,36 +226,3 @@ class Stream:
     val: Split
     test: Split | None
     fingerprints: dict[str, str] = field(default_factory=dict)
-
-
-def batches(
-    split: Split, order: TrainOrder | list[list[tuple[int, int]]], settings: LoaderSettings
-) -> Iterator[StreamBatch]:
-    """The batches that `order` lists; raises DataError for a sample that cannot be read."""
-    loader: DataLoader[Any] = DataLoader(
-        split,
-        batch_sampler=order,
-        num_workers=settings.workers,
-        collate_fn=split.collate,
-        pin_memory=settings.pin_memory,
-        generator=torch.Generator(),  # the loader draws a seed for its workers: not from the run's generator
-        worker_init_fn=_start_worker if settings.workers else None,
-    )
-    for batch in loader:
-        if isinstance(batch, Failure):
-            raise DataError(batch.message)
-        if split.quarantine is not None:
-            split.quarantine.add(batch.bad)
-        if len(batch):  # else all of its samples are left out
-            yield batch
-
-
-def _start_worker(_: int) -> None:
-    """One thread a worker: the processes are the parallelism."""
-    import signal
-
-    import cv2
-
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process ends the workers

@@ -30,6 +30,10 @@ class CheckpointError(FtengineError):
     """A checkpoint or run directory is missing, damaged, or belongs to another model."""
 
 
+class WorkerError(FtengineError):
+    """A process that loads data has died, hangs, or could not be started."""
+
+
 class TrainingError(FtengineError):
     """Training cannot go on; what was saved before stays."""
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from ftengine.data import LoaderSettings, Split, batches
+from ftengine.data import Split
 from ftengine.errors import DataError
+from ftengine.loading import LoaderSettings, batches
 from ftengine.model import Model, Result
 from ftengine.order import in_order
 from ftengine.plan import Plan

@@ -12,11 +12,12 @@ import torch
 
 from ftengine.build import make_dataset, make_model, make_split, make_splits, make_tasks
 from ftengine.checkpoint import Store, best_or_last, load_model
-from ftengine.data import LoaderSettings, Split, batches
+from ftengine.data import Split
 from ftengine.document import missing_file
 from ftengine.errors import DataError
 from ftengine.evaluate import Evaluation, evaluate
 from ftengine.images import find_images, read_image, require_images
+from ftengine.loading import LoaderSettings, batches
 from ftengine.model import Model
 from ftengine.order import in_order
 from ftengine.plan import Plan

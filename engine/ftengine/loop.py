@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from ftengine.averaging import refresh_norms
-from ftengine.data import batches
 from ftengine.evaluate import Evaluation, evaluate, weighted_terms
 from ftengine.guard import Computed
+from ftengine.loading import batches
 from ftengine.model import Model, StreamBatch
 from ftengine.optim import set_learning_rates
 from ftengine.order import TrainOrder

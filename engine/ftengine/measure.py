@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ftengine.data import batches as load_batches
 from ftengine.errors import TrainingError, name_list
 from ftengine.evaluate import weighted_terms
+from ftengine.loading import batches as load_batches
 from ftengine.model import Model
 from ftengine.order import TrainOrder
 from ftengine.seeding import seed_step

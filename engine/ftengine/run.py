@@ -24,12 +24,12 @@ from ftengine.build import make_model, make_streams, make_tasks
 from ftengine.checkpoint import Store, best_or_last, load_model
 from ftengine.claim import claim
 from ftengine.config_train import TrainConfig
-from ftengine.data import LoaderSettings
 from ftengine.effects import check_effects
 from ftengine.errors import TrainingError
 from ftengine.files import write_text
 from ftengine.finite import without_nan
 from ftengine.freeze import Freezer
+from ftengine.loading import LoaderSettings
 from ftengine.loop import evaluate_split, fit
 from ftengine.mixing import Mixing
 from ftengine.model import Model

@@ -12,13 +12,14 @@ import torch
 from ftengine.audit import Audit
 from ftengine.averaging import Average, Swa
 from ftengine.checkpoint import Store
-from ftengine.data import LoaderSettings, Split, Stream
+from ftengine.data import Split, Stream
 from ftengine.errors import FtengineError, TrainingError, name_list
 from ftengine.evaluate import Evaluation, Show
 from ftengine.freeze import Freezer
 from ftengine.gallery import Gallery
 from ftengine.guard import NumberGuard
 from ftengine.judge import Judge
+from ftengine.loading import LoaderSettings
 from ftengine.measure import relative_gradients
 from ftengine.memory import PeakMemory
 from ftengine.meter import Meter

@@ -19,7 +19,7 @@ import torch
 from common import prepare
 from stock import Plain, PlainDetector, PlainSegmenter, detector, segmenter
 
-from ftengine.data import LoaderSettings, batches
+from ftengine.loading import LoaderSettings, batches
 from ftengine.loop import fit
 from ftengine.model import StreamBatch
 from ftengine.order import TrainOrder, in_order

@@ -19,7 +19,7 @@ import torch
 from common import classification, prepare
 from plain import Loop, Setup
 
-from ftengine.data import LoaderSettings, batches
+from ftengine.loading import LoaderSettings, batches
 from ftengine.loop import fit
 from ftengine.order import TrainOrder
 

@@ -14,7 +14,7 @@ from typing import Any
 from common import classification, prepare
 from plain import Loop, Setup
 
-from ftengine.data import LoaderSettings, batches
+from ftengine.loading import LoaderSettings, batches
 from ftengine.loop import evaluate_split, fit
 from ftengine.order import TrainOrder, in_order
 from ftengine.training import Training

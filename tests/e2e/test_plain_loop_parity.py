@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import resnet18
 
-from ftengine.data import LoaderSettings, batches
 from ftengine.document import Document
+from ftengine.loading import LoaderSettings, batches
 from ftengine.loop import fit
 from ftengine.order import TrainOrder
 from ftengine.resolve import resolve

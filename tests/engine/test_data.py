@@ -11,9 +11,10 @@ from tiny import TinyData
 
 from ftengine import seeding
 from ftengine.config import ImageConfig
-from ftengine.data import Failure, Item, LoaderSettings, Split, batches
+from ftengine.data import Failure, Item, Split
 from ftengine.errors import DataError
 from ftengine.holdout import Subset, fingerprint, hold_out
+from ftengine.loading import LoaderSettings, batches
 from ftengine.order import TrainOrder, in_order
 from ftengine.protocols import IGNORE, Frame
 from ftengine.protocols.task import stack

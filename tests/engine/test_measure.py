@@ -9,10 +9,12 @@ from tiny import Policy, TinyBackbone, TinyData, make_model
 from torch import nn
 
 from ftengine.config import ImageConfig
-from ftengine.data import LoaderSettings, Split, batches
+from ftengine.data import Split
 from ftengine.errors import TrainingError
 from ftengine.freeze import Freezer
+from ftengine.loading import LoaderSettings, batches
 from ftengine.measure import relative_gradients
+from ftengine.micro_batch import MicroBatches
 from ftengine.order import TrainOrder
 from ftengine.protocols import Progress
 from ftengine.protocols.task import stack
@@ -40,9 +42,15 @@ def make_run(
     device = torch.device("cpu")
     autocast = lambda: torch.autocast("cpu", dtype=torch.bfloat16, enabled=name == "bf16")  # noqa: E731
     precision = SimpleNamespace(device=device, autocast=autocast, name=name)
-    loader = LoaderSettings()
     return SimpleNamespace(
-        plan=plan, model=model, streams=streams, precision=precision, loader=loader, step=step, mixing=mixing
+        plan=plan,
+        model=model,
+        streams=streams,
+        precision=precision,
+        loader=LoaderSettings(),
+        step=step,
+        mixing=mixing,
+        micro=MicroBatches(accumulate, batch_size),
     )
 
 

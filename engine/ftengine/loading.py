@@ -1,0 +1,269 @@
+"""Batches of a split, made here or by processes that are watched: one that dies or hangs is noticed and named.
+
+What may reach these workers: Ctrl-C and SIGTERM, which often go to all processes of a group, leave them alone, since
+the main process still needs them to finish its step. They end when it closes them, and when it ends in whatever way.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import itertools
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, get_worker_info
+from torch.utils.data import Dataset as TorchDataset
+
+from ftengine.data import Failure, Split
+from ftengine.errors import DataError, WorkerError
+from ftengine.model import StreamBatch
+from ftengine.order import TrainOrder
+from ftengine.signals import HANDLED
+
+Order = TrainOrder | list[list[tuple[int, int]]]
+POLL = 0.5
+"""Seconds between looks at the workers and for signals, while no batch comes."""
+IDLE, COLLATING = -1, -2
+SHOWN = 4
+LINUX = sys.platform == "linux"
+PR_SET_PDEATHSIG = 1
+HINTS = {
+    signal.SIGKILL: "the system may have run out of memory: lower train.workers, train.batch_size or image.size",
+    signal.SIGBUS: "shared memory may be full (/dev/shm; `docker run --shm-size`): lower train.workers or "
+    "train.batch_size",
+}
+CRASH = "a library may have crashed on that sample: the same run with train.workers=0 shows where, or goes through"
+
+
+@dataclass
+class LoaderSettings:
+    """How batches are made: worker processes, and pinned memory for a GPU.
+
+    `timeout`: seconds without a batch after which workers count as hung. `check` is called before each batch, and
+    every `POLL` seconds while workers let it wait; what it raises ends the loading.
+    """
+
+    workers: int = 0
+    pin_memory: bool = False
+    timeout: float = 300.0
+    check: Callable[[], None] = lambda: None
+
+
+def batches(split: Split, order: Order, settings: LoaderSettings) -> Iterator[StreamBatch]:
+    """The batches that `order` lists; close the iterator to end the workers before the last of them.
+
+    Raises DataError for a sample that cannot be read, WorkerError for a worker that died or hangs; none is left then.
+    """
+    with closing(_Loading(split, order, settings)) as loading:
+        for batch in loading:
+            if isinstance(batch, Failure):
+                raise DataError(batch.message)
+            if split.quarantine is not None:
+                split.quarantine.add(batch.bad)
+            if len(batch):  # else all of its samples are left out
+                yield batch
+
+
+class _Watched(TorchDataset[Any]):
+    """A split whose workers note on a board, which the main process can read, what each of them is doing."""
+
+    def __init__(self, split: Split, workers: int) -> None:
+        self.split = split
+        self.board = multiprocessing.RawArray("q", [IDLE] * workers)
+        self.made = multiprocessing.RawArray("q", workers)
+        """The batches that each worker has made."""
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        with self._noted(key[1]):
+            return self.split[key]
+
+    def collate(self, items: Sequence[Any]) -> Any:
+        with self._noted(COLLATING):
+            return self.split.collate(items)
+
+    @contextmanager
+    def _noted(self, what: int) -> Iterator[None]:
+        worker = get_worker_info()
+        if worker is None:
+            yield
+            return
+        self.board[worker.id] = what
+        try:
+            yield
+        finally:
+            self.board[worker.id] = IDLE
+            self.made[worker.id] += what == COLLATING
+
+
+class _Loading:
+    """The iterator of a loader, and its workers, as long as it goes."""
+
+    def __init__(self, split: Split, order: Order, settings: LoaderSettings) -> None:
+        self.split = split
+        self.order = order
+        self.settings = settings
+        self.watched = _Watched(split, settings.workers)
+        self.received = 0
+        self.workers: list[Any] = []
+        loader: DataLoader[Any] = DataLoader(
+            self.watched,
+            batch_sampler=order,
+            num_workers=settings.workers,
+            collate_fn=self.watched.collate,
+            pin_memory=settings.pin_memory,
+            generator=torch.Generator(),  # the loader draws a seed for its workers: not from the run's generator
+            worker_init_fn=partial(_start_worker, os.getpid()) if settings.workers else None,
+            multiprocessing_context="fork" if settings.workers and LINUX else None,
+            timeout=POLL if settings.workers else 0,
+        )
+        settings.check()
+        self.iterator: Any = self._start(loader) if settings.workers else iter(loader)
+
+    def _start(self, loader: DataLoader[Any]) -> Any:
+        try:
+            with _signals_later():
+                iterator: Any = iter(loader)
+        except OSError as error:
+            raise WorkerError(
+                f"the {self.settings.workers} processes that load data could not be started: {error.strerror}; lower "
+                "train.workers"
+            ) from None
+        self.workers = iterator._workers
+        _open.add(self)
+        handler = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
+        if getattr(handler, "__module__", "").startswith("torch.utils.data"):
+            # It would raise wherever the main thread is when a worker dies, be it in the middle of saving.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        return iterator
+
+    def __iter__(self) -> Iterator[StreamBatch | Failure]:
+        while True:
+            try:
+                batch = self._next()
+            except StopIteration:
+                return
+            self.received += 1
+            yield batch
+
+    def _next(self) -> Any:
+        since = time.monotonic()
+        while True:
+            self.settings.check()
+            try:
+                return next(self.iterator)
+            except RuntimeError as error:
+                if not self.workers:
+                    raise
+                dead = [number for number, worker in enumerate(self.workers) if worker.exitcode is not None]
+                if dead:
+                    raise WorkerError(self._death(dead)) from None
+                if not str(error).startswith("DataLoader timed out"):
+                    raise
+            if time.monotonic() - since >= self.settings.timeout:
+                raise WorkerError(self._hang())
+
+    def close(self) -> None:
+        """End the workers; none is left, nor anything of them."""
+        if not self.workers:
+            return
+        for worker, doing in zip(self.workers, self.watched.board, strict=True):
+            if doing != IDLE:  # it has no lock of the queues, which torch needs to end the others
+                worker.kill()
+        self.iterator._shutdown_workers()
+        self.kill()
+        _open.discard(self)
+
+    def kill(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+            worker.join()
+
+    # --- what is said ----------------------------------------------------------------------------------------------
+
+    def _death(self, dead: Sequence[int]) -> str:
+        lines, hints = [], set()
+        for number in dead:
+            code = self.workers[number].exitcode
+            if code < 0:
+                name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+                how = f"was ended by {name}"
+            else:
+                how = f"has ended with exit code {code}"
+            hints.add(HINTS.get(-code, CRASH))
+            lines.append(f"{self._name(number)} {how} {self._doing(number)}")
+        return "\n  ".join([*lines, *sorted(hints)])
+
+    def _hang(self) -> str:
+        awaited = self.received % len(self.workers)
+        others = [number for number, doing in enumerate(self.watched.board) if doing >= 0 and number != awaited]
+        lines = [f"no batch has come for {self.settings.timeout:g} seconds (train.worker_timeout):"]
+        lines += [f"{self._name(number)} hangs {self._doing(number)}" for number in (awaited, *others)]
+        lines.append("is what they read from slow or gone? Raise train.worker_timeout if reading may take so long")
+        return "\n  ".join(lines)
+
+    def _name(self, number: int) -> str:
+        worker = self.workers[number]
+        return f"process {number + 1} of {len(self.workers)} that load data (pid {worker.pid})"
+
+    def _doing(self, number: int) -> str:
+        """What a worker was doing; torch deals the batches in turn."""
+        index = self.watched.board[number]
+        if index >= 0:
+            return f"while it was reading sample {self.split.data.sample_id(index)}"
+        place = number + self.watched.made[number] * len(self.workers)
+        batch = next(itertools.islice(self.order, place, None), [])
+        names = [self.split.data.sample_id(index) for _, index in batch]
+        which = "the batch of" if index == COLLATING else "the next batch, of"
+        when = "while it was making" if index == COLLATING else "before it had made"
+        return f"{when} {which} {', '.join(names)}" if names else "after its last batch"
+
+
+_open: weakref.WeakSet[_Loading] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """Otherwise the interpreter would, at its end, wait for workers that nobody has closed."""
+    for loading in tuple(_open):
+        loading.kill()
+
+
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """Hold SIGINT and SIGTERM back; from processes that are started meanwhile, until they say that they ignore them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_worker(main: int, _: int) -> None:
+    """One thread a worker: the processes are the parallelism. It ends with the process `main`."""
+    if LINUX:  # elsewhere torch looks, after each batch and every few seconds, whether the main process is still there
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != main:  # it ended before this was asked for
+            os._exit(1)
+    for number in HANDLED:
+        signal.signal(number, signal.SIG_IGN)
+    signal.set_wakeup_fd(-1)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+    import cv2
+
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
