@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ftengine.errors import FtengineError, name_list, nearest
+from ftengine.launch import launched
 
 __all__ = ["COMMANDS", "main"]
 
@@ -36,6 +37,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """Each command: where it is, and the line that ``ftengine --help`` shows for it."""
 
 
+IN_PARALLEL = ("run", "plugins", "config")
+
+
 class _Commands(click.Group):
     """Commands by the table above, and errors as text instead of tracebacks."""
 
@@ -61,6 +65,12 @@ class _Commands(click.Group):
             near = nearest(name, COMMANDS)
             hint = f"did you mean {near!r}?" if near else f"commands: {name_list(COMMANDS)}"
             raise click.UsageError(f"unknown command {name!r}; {hint}", ctx)
+        if name not in IN_PARALLEL and launched().size > 1:
+            raise click.UsageError(
+                f"`ftengine {name}` works in one process, and WORLD_SIZE is {launched().size}; in several processes: "
+                f"ftengine {', '.join(IN_PARALLEL)}",
+                ctx,
+            )
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -68,16 +78,24 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except FtengineError as error:
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"{_rank()}Error: {error}", err=True)
             ctx.exit(error.exit_code)
         except OSError as error:
             if error.filename is None:  # of no file: a closed pipe, which click ends quietly by itself
                 raise
-            click.echo(f"Error: {error.filename}: {error.strerror}", err=True)
+            click.echo(f"{_rank()}Error: {error.filename}: {error.strerror}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(130)
+
+
+def _rank() -> str:
+    """What a message begins with where it is not clear which process it comes from."""
+    try:
+        return launched().prefix
+    except FtengineError:
+        return ""
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

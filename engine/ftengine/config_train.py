@@ -121,6 +121,9 @@ class TrainConfig(Section):
     sync_batchnorm: bool = Field(
         False, description="BatchNorm over the batch of all processes together; for several GPUs."
     )
+    process_timeout: float = Field(
+        600.0, gt=0, description="Seconds without an answer after which another process of the run counts as lost."
+    )
     ema: EmaConfig | None = Field(None, description="Average the weights; true, a decay, or options.")
     swa: SwaConfig | None = Field(None, description="Average the last epochs' weights; true, or options.")
     wise_ft: WiseFtConfig | None = Field(

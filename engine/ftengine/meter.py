@@ -19,13 +19,16 @@ class Meter:
         self.counts: dict[str, float] = {}
         self.samples = 0
 
-    def add(self, part: Computed) -> None:
-        """Add one part of a stream's batch: its loss and its terms, means over its samples."""
+    def add(self, part: Computed, processes: int = 1) -> None:
+        """Add one part of a stream's batch: its loss and its terms, means over its samples.
+
+        Where it stands for several processes, each of them has as many samples as it names.
+        """
         for name, value in {"loss": part.loss, **{f"loss/{name}": term for name, term in part.terms.items()}}.items():
             value = value.float() * part.share
             self.sums[name] = self.sums[name] + value if name in self.sums else value
             self.counts[name] = self.counts.get(name, 0) + part.share
-        self.samples += len(part.ids)
+        self.samples += len(part.ids) * processes
 
     def take(self, steps: int) -> dict[str, float]:
         """The means over the `steps` since the last call, by name; empty if nothing was added.

@@ -9,16 +9,26 @@ from torch import nn
 
 from ftengine.config_train import TrainConfig
 from ftengine.errors import FtengineError
+from ftengine.launch import Launch
 from ftengine.model import Model
 
 Name = Literal["fp32", "bf16", "fp16"]
 
 
-def pick_device(wanted: str) -> torch.device:
-    """The device a run uses; raises FtengineError for one that is not there."""
+def pick_device(wanted: str, launch: Launch = Launch()) -> torch.device:  # noqa: B008 - it is frozen
+    """The device a run uses; raises FtengineError for one that is not there.
+
+    Of several processes each gets a GPU of its own, by its number on its machine.
+    """
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if wanted == "auto":
-        return accelerator or torch.device("cpu")
+        wanted = "cpu" if accelerator is None else accelerator.type
+    if launch.size > 1 and wanted != "cpu":
+        if not wanted.startswith("cuda"):
+            raise FtengineError(f"train.device: several processes train on cpu or cuda, not on {wanted}")
+        if ":" in wanted:
+            raise FtengineError(f"train.device: {wanted} is one device for {launch.size} processes; say cuda")
+        wanted = f"cuda:{launch.local_rank}"
     device = torch.device(wanted)
     if device.type == "cpu":
         return device
@@ -26,7 +36,9 @@ def pick_device(wanted: str) -> torch.device:
     if accelerator is None or device.type != accelerator.type:
         raise FtengineError(f"train.device: {wanted} is not available on this machine; available: {available}")
     if device.index is not None and device.index >= torch.accelerator.device_count():
-        raise FtengineError(f"train.device: there is no {wanted}; devices: {torch.accelerator.device_count()}")
+        found = f"devices: {torch.accelerator.device_count()}"
+        more = "" if launch.size == 1 else "; start as many processes on this machine, or set CUDA_VISIBLE_DEVICES"
+        raise FtengineError(f"train.device: there is no {wanted}; {found}{more}")
     return device
 
 
@@ -51,8 +63,8 @@ def pick_precision(wanted: str, device: torch.device) -> Name:
 class Precision:
     """How a run computes. `scaler` does nothing unless the precision is fp16."""
 
-    def __init__(self, config: TrainConfig, channels_last: bool) -> None:
-        self.device = pick_device(config.device)
+    def __init__(self, config: TrainConfig, channels_last: bool, launch: Launch = Launch()) -> None:  # noqa: B008
+        self.device = pick_device(config.device, launch)
         self.name = pick_precision(config.precision, self.device)
         self.channels_last = channels_last if config.channels_last == "auto" else config.channels_last
         self.compile = config.compile

@@ -37,10 +37,14 @@ def make_console() -> Console:
 
 
 class Tracker:
-    """Tells a person, ``metrics.jsonl`` and the observers the same things."""
+    """Tells a person, ``metrics.jsonl`` and the observers the same things.
 
-    def __init__(self, info: RunInfo, host: Host, console: Console, epochs: int) -> None:
+    Of several processes the first does so. The others are given a console that is quiet, and are `silent`.
+    """
+
+    def __init__(self, info: RunInfo, host: Host, console: Console, epochs: int, *, silent: bool = False) -> None:
         self.info = info
+        self.silent = silent
         self.epochs = epochs
         self.host = host
         self.console = console
@@ -53,7 +57,7 @@ class Tracker:
             TimeRemainingColumn(),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=silent or not console.is_terminal,
         )
         self.bar = self.progress.add_task("", total=None, epoch="", text="")
 
@@ -78,6 +82,8 @@ class Tracker:
 
     def log(self, step: int, epoch: float, split: str, values: Mapping[str, float]) -> None:
         """Write a line of metrics; NaN and infinities become null, since JSON has none."""
+        if self.silent:
+            return
         plain = without_nan({"step": step, "epoch": epoch, "split": split, **values})
         with self.file.open("a") as stream:
             stream.write(json.dumps(plain) + "\n")
@@ -87,7 +93,7 @@ class Tracker:
 
     def rewind(self, step: int) -> None:
         """Drop the lines that a run which continues after `step` writes again, and one that was cut off."""
-        if not self.file.is_file():
+        if self.silent or not self.file.is_file():
             return
         kept = [line for line in self.file.read_text().splitlines(keepends=True) if _stays(line, step)]
         temporary = self.file.with_suffix(".writing")
@@ -108,6 +114,8 @@ class Tracker:
 
     def notify(self, hook: str, **arguments: Any) -> None:
         """Tell the observers; one that fails is named once, and not asked again."""
+        if self.silent:
+            return
         for plugin, error in self.host.notify(hook, run=self.info, **arguments):
             self.warn(f"observer {plugin} failed in {hook} and is left out: {type(error).__name__}: {error}")
 
