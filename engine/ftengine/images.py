@@ -20,6 +20,7 @@ __all__ = [
     "EXTENSIONS",
     "MAX_PIXELS",
     "FitMode",
+    "check_images",
     "find_images",
     "fit",
     "image_sizes",
@@ -157,6 +158,20 @@ def require_images(paths: Sequence[str | os.PathLike[str]], place: str) -> None:
         path, cause = bad[0]
         others = f" (and {len(bad) - 1} other{'s' if len(bad) > 2 else ''})" if len(bad) > 1 else ""
         raise DataError(f"{place}: cannot read image {path}: {cause}{others}")
+
+
+def check_images(paths: Sequence[str | os.PathLike[str]], place: str, *, tolerant: bool = False) -> dict[int, str]:
+    """Which of `paths` are unreadable, by their position, each with a sentence that says why.
+
+    Unless `tolerant`, there is none: what `require_images` raises of any of them is raised.
+    """
+    unique = list(dict.fromkeys(paths))
+    if not tolerant:
+        require_images(unique, place)
+        return {}
+    causes = dict(verify_images(unique))
+    names = [os.fspath(path) for path in paths]
+    return {index: f"cannot read image {name}: {causes[name]}" for index, name in enumerate(names) if name in causes}
 
 
 def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:

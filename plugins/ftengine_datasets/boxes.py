@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -58,10 +59,12 @@ class BoxDataset(Dataset):
         *,
         ids: tuple[int, ...] | None = None,
         notes: Sequence[str] = (),
+        unreadable: Mapping[int, str] = MappingProxyType({}),
     ) -> None:
         self.names = {"boxes": classes}
         self.ids: Mapping[str, tuple[int, ...]] = {} if ids is None else {"boxes": ids}
         self.notes = tuple(notes)
+        self.unreadable = unreadable
         self._folder = folder
         self._files = files
         self._sizes = sizes
@@ -88,19 +91,25 @@ class BoxDataset(Dataset):
         """The image's path below the data root."""
         return self._files[index]
 
-    def size(self, index: int) -> tuple[int, int]:
+    def size(self, index: int) -> tuple[int, int] | None:
         height, width = self._sizes[index]
-        return int(height), int(width)
+        return (int(height), int(width)) if height else None
 
 
 def real_sizes(
-    paths: Sequence[Path | None], stated: np.ndarray, name: Callable[[int], str], report: Report, *, verify: bool
+    paths: Sequence[Path | None],
+    stated: np.ndarray,
+    name: Callable[[int], str],
+    report: Report,
+    *,
+    verify: bool,
+    unreadable: dict[int, str] | None = None,
 ) -> np.ndarray:
     """(height, width) of each image, upright: int64 [N, 2], (0, 0) where there is none to be had.
 
     `stated` is what the annotations say, likewise, (0, 0) where they do not. An image that cannot be read, and one
-    whose size is another than stated, is a problem. Without `verify`, what is stated is believed. A path that is None
-    has been reported already.
+    whose size is another than stated, is a problem; with `unreadable`, the first kind is put there instead, and what is
+    stated is believed of it. Without `verify`, that is believed of all. A path that is None has been reported already.
     """
     lost = np.array([path is None for path in paths], bool)
     sizes = np.where(lost[:, None], 0, stated)
@@ -108,6 +117,9 @@ def real_sizes(
     unknown = [(index, path) for index, path in enumerate(paths) if path is not None and unread[index]]
     for (index, path), found in zip(unknown, image_sizes([path for _, path in unknown]), strict=True):
         if isinstance(found, str):
+            if unreadable is not None:
+                unreadable[index] = f"cannot read image {path}: {found}"
+                continue
             report.problem(f"{name(index)}: cannot read image {path}: {found}")
             sizes[index] = 0
         else:

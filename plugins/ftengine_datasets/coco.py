@@ -44,7 +44,8 @@ def coco(options: CocoOptions, context: DatasetContext) -> BoxDataset:
     del content
 
     paths = _paths(images, root, folder, report)
-    sizes = real_sizes(paths, images.stated, images.name, report, verify=options.verify)
+    unreadable: dict[int, str] | None = {} if context.tolerant else None
+    sizes = real_sizes(paths, images.stated, images.name, report, verify=options.verify, unreadable=unreadable)
     boxes = mend(raw, sizes, lambda m: f"annotation {numbers[m]} ({images.files[raw.image[m]]})", report)
     report.check()
     files = [path.relative_to(root).as_posix() for path in paths if path is not None]
@@ -56,6 +57,7 @@ def coco(options: CocoOptions, context: DatasetContext) -> BoxDataset:
         classes.names,
         ids=classes.ids,
         notes=report.notes,
+        unreadable=unreadable or {},
     )
 
 

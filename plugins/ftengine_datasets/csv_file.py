@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from ftengine.errors import DataError, unknown
-from ftengine.images import read_image, require_images
+from ftengine.images import check_images, read_image
 from ftengine.protocols import Dataset, DatasetContext
 from ftengine_datasets.options import CsvOptions
-from ftengine_datasets.paths import locate, require
+from ftengine_datasets.paths import data_root, inside, locate, require
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -22,9 +22,15 @@ class ImageTable(Dataset):
     """The rows of one split: `files` relative to `images`, and the columns by target field, each in row order."""
 
     def __init__(
-        self, images: Path, files: list[str], names: Mapping[str, tuple[str, ...]], fields: Mapping[str, np.ndarray]
+        self,
+        images: Path,
+        files: list[str],
+        names: Mapping[str, tuple[str, ...]],
+        fields: Mapping[str, np.ndarray],
+        unreadable: Mapping[int, str],
     ) -> None:
         self.names = names
+        self.unreadable = unreadable
         self._images = images
         self._files = files
         self._fields = fields
@@ -47,13 +53,22 @@ class ImageTable(Dataset):
 def csv_file(options: CsvOptions, context: DatasetContext) -> ImageTable:
     """The split that `context` names.
 
-    Raises DataError for a missing file or column, a cell that cannot be used (with file, line and column), or
-    unreadable images.
+    Raises DataError for a missing file or column, a cell that cannot be used (with file, line and column), such as the
+    path of an image outside of the data root, and unreadable images if they are not tolerated.
     """
     path = locate(options.root, getattr(options, context.split))
     require(path, context.split, folder=False)
     table = Table(path, options.delimiter)
-    files = table.column(options.image, _text)
+    images = path.parent if options.images is None else locate(options.root, options.images)
+    if options.images is not None:
+        require(images, f"{context.split}: images", folder=True)
+    root = data_root(options.root, images)
+
+    def image(cell: str) -> str:
+        inside(root, images, _text(cell))
+        return cell
+
+    files = table.column(options.image, image)
     label = [] if options.label is None else table.column(options.label, _text)
     tags: list[set[str]] = []
     bits: list[list[float]] = []
@@ -74,12 +89,11 @@ def csv_file(options: CsvOptions, context: DatasetContext) -> ImageTable:
         names["labels"], fields["labels"] = tuple(options.labels or ()), np.array(bits, np.float32).T
     if numbers:
         names["values"], fields["values"] = options.target_columns, np.array(numbers, np.float32).T
-    images = path.parent if options.images is None else locate(options.root, options.images)
-    if options.images is not None:
-        require(images, f"{context.split}: images", folder=True)
+    unreadable: dict[int, str] = {}
     if options.verify:
-        require_images([images / file for file in dict.fromkeys(files)], f"{context.split}: {path}")
-    return ImageTable(images, files, names, fields)
+        paths = [images / file for file in files]
+        unreadable = check_images(paths, f"{context.split}: {path}", tolerant=context.tolerant)
+    return ImageTable(images, files, names, fields, unreadable)
 
 
 class Table:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ftengine.errors import DataError, name_list
-from ftengine.images import EXTENSIONS, find_images, is_hidden, read_image, require_images
+from ftengine.images import EXTENSIONS, check_images, find_images, is_hidden, read_image
 from ftengine.protocols import Dataset, DatasetContext
 from ftengine_datasets.options import FolderOptions
 from ftengine_datasets.paths import locate, require
@@ -17,8 +18,16 @@ from ftengine_datasets.paths import locate, require
 class ImageFolder(Dataset):
     """The images of one split: `files` relative to `folder`, and the index of each one's class in `classes`."""
 
-    def __init__(self, folder: Path, files: list[str], labels: np.ndarray, classes: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        files: list[str],
+        labels: np.ndarray,
+        classes: tuple[str, ...],
+        unreadable: Mapping[int, str],
+    ) -> None:
         self.names = {"label": classes}
+        self.unreadable = unreadable
         self._folder = folder
         self._files = files
         self._labels = labels
@@ -40,7 +49,8 @@ class ImageFolder(Dataset):
 def folder(options: FolderOptions, context: DatasetContext) -> ImageFolder:
     """The split that `context` names; its classes are its folders, sorted by name.
 
-    Raises DataError for a missing folder, one without class folders, an empty class folder, unreadable images.
+    Raises DataError for a missing folder, one without class folders, an empty class folder, and unreadable images if
+    they are not tolerated.
     """
     path = locate(options.root, getattr(options, context.split))
     require(path, context.split, folder=True)
@@ -58,7 +68,6 @@ def folder(options: FolderOptions, context: DatasetContext) -> ImageFolder:
             f"expected images ({', '.join(EXTENSIONS)}) in each"
         )
     paths = [image for images in found for image in images]
-    if options.verify:
-        require_images(paths, context.split)
+    unreadable = check_images(paths, context.split, tolerant=context.tolerant) if options.verify else {}
     labels = np.repeat(np.arange(len(classes)), [len(images) for images in found])
-    return ImageFolder(path, [image.relative_to(path).as_posix() for image in paths], labels, classes)
+    return ImageFolder(path, [image.relative_to(path).as_posix() for image in paths], labels, classes, unreadable)

@@ -118,10 +118,10 @@ class MaskDataset(Dataset):
         if self._sizes is None:
             return None
         height, width = self._sizes[index]
-        return int(height), int(width)
+        return (int(height), int(width)) if height else None
 
     def mask_problem(self, index: int) -> str | None:
-        """What is wrong with mask `index`; an image of size (0, 0) is unknown."""
+        """What is wrong with mask `index`; of an image that could not be read it is its values alone."""
         try:
             mask = self.mask(index)
         except DataError as error:
@@ -130,7 +130,7 @@ class MaskDataset(Dataset):
         if (mask != IGNORE).any():
             self.seen_class = True
         size = self.size(index)
-        if size is None or size in ((0, 0), mask.shape):
+        if size in (None, mask.shape):
             return None
         (height, width), (rows, columns) = mask.shape, size
         return f"mask {self._masks[index]} has {width}×{height} pixels, its image {columns}×{rows}"
@@ -149,7 +149,8 @@ def masks(options: MaskOptions, context: DatasetContext) -> MaskDataset:
     report = Report(context.split, mask_folder)
     pairs = _pairs(folder, mask_folder, options.mask_suffix, report)
     report.check()
-    sizes = _sizes([image for image, _ in pairs], report) if options.verify else None
+    unreadable: dict[int, str] = {}
+    sizes = _sizes([image for image, _ in pairs], unreadable) if options.verify else None
     root, mask_root = data_root(options.root, folder), data_root(options.root, mask_folder)
     data = MaskDataset(
         root,
@@ -161,10 +162,14 @@ def masks(options: MaskOptions, context: DatasetContext) -> MaskDataset:
     )
     if options.verify:
         with ThreadPoolExecutor(max_workers=8) as pool:
-            for problem in pool.map(data.mask_problem, range(len(data))):
-                if problem is not None:
-                    report.problem(problem)
-        report.check()
+            found = enumerate(pool.map(data.mask_problem, range(len(data))))
+            problems = {index: problem for index, problem in found if problem is not None}
+        if context.tolerant:
+            data.unreadable = {**problems, **unreadable}
+        else:
+            for problem in (*unreadable.values(), *problems.values()):
+                report.problem(problem)
+            report.check()
         if not data.seen_class:
             raise DataError(f"{context.split}: {mask_folder}: no pixel of any mask has a class; all are ignored")
     return data
@@ -206,12 +211,12 @@ def _pairs(folder: Path, mask_folder: Path, suffix: str, report: Report) -> list
     return [(image, mask) for mask, image in owners.items()]
 
 
-def _sizes(paths: list[Path], report: Report) -> np.ndarray:
-    """(height, width) of each image: int64 [N, 2], 0 where it cannot be read."""
+def _sizes(paths: list[Path], unreadable: dict[int, str]) -> np.ndarray:
+    """(height, width) of each image: int64 [N, 2], 0 where it cannot be read, and why that is in `unreadable`."""
     sizes = np.zeros((len(paths), 2), np.int64)
     for index, size in enumerate(image_sizes(paths)):
         if isinstance(size, str):
-            report.problem(f"cannot read image {paths[index]}: {size}")
+            unreadable[index] = f"cannot read image {paths[index]}: {size}"
         else:
             sizes[index] = size
     return sizes

@@ -45,7 +45,9 @@ def voc(options: VocOptions, context: DatasetContext) -> BoxDataset:
     root = data_root(options.root, folder)
     paths = _image_paths(records, folder, root, report)
     stated = np.array([record.stated for record in records], np.int64).reshape(-1, 2)
-    sizes = real_sizes(paths, stated, lambda i: records[i].name, report, verify=options.verify)
+    unreadable: dict[int, str] | None = {} if context.tolerant else None
+    verify = options.verify
+    sizes = real_sizes(paths, stated, lambda i: records[i].name, report, verify=verify, unreadable=unreadable)
     objects = _objects(records, options.difficult, split, report)
     classes = options.classes or tuple(sorted({item.label for _, item in objects}))
     if records and not classes:
@@ -54,7 +56,7 @@ def voc(options: VocOptions, context: DatasetContext) -> BoxDataset:
     boxes = mend(raw, sizes, lambda m: f"{records[objects[m][0]].name} object {objects[m][1].number}", report)
     report.check()
     relative = [path.relative_to(root).as_posix() for path in paths if path is not None]
-    return BoxDataset(root, relative, sizes, boxes, classes, notes=report.notes)
+    return BoxDataset(root, relative, sizes, boxes, classes, notes=report.notes, unreadable=unreadable or {})
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,8 @@ def yolo(options: YoloOptions, context: DatasetContext) -> BoxDataset:
     report.check()
 
     unstated = np.zeros((len(images.paths), 2), np.int64)
-    sizes = real_sizes(images.paths, unstated, images.name, report, verify=True)
+    unreadable: dict[int, str] | None = {} if context.tolerant else None
+    sizes = real_sizes(images.paths, unstated, images.name, report, verify=True, unreadable=unreadable)
     lines = Lines({number: place for place, number in enumerate(names)})
     for index, path in enumerate(labels):
         if path is not None:
@@ -60,7 +61,16 @@ def yolo(options: YoloOptions, context: DatasetContext) -> BoxDataset:
     boxes = mend(lines.boxes(sizes), sizes, lines.name, report)
     report.check()
     files = [images.name(index) for index in range(len(images.paths))]
-    return BoxDataset(root, files, sizes, boxes, tuple(names.values()), ids=tuple(names), notes=report.notes)
+    return BoxDataset(
+        root,
+        files,
+        sizes,
+        boxes,
+        tuple(names.values()),
+        ids=tuple(names),
+        notes=report.notes,
+        unreadable=unreadable or {},
+    )
 
 
 def _parse(file: Path, split: str) -> dict[str, Any]:

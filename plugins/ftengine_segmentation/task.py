@@ -151,9 +151,11 @@ def _classes(data: Dataset, field: str, place: str) -> tuple[tuple[str, ...], tu
 
 
 def _count(data: Dataset, classes: int, place: str) -> np.ndarray:
-    """The pixels of each class in all masks, int64 [classes]; every mask is checked on the way."""
+    """The pixels of each class in all masks, int64 [classes]; every mask that can be read is checked on the way."""
     counts = np.zeros(256, dtype=np.int64)
     for i in range(len(data)):
+        if i in data.unreadable:
+            continue
         try:
             mask = _read(data.mask(i), classes)
         except ValueError as error:
