@@ -23,6 +23,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "ftengine.cli_export:export",
         "Write a run's model to one .safetensors file, its adapter merged.",
     ),
+    "verify-resume": (
+        "ftengine.cli_verify:verify_resume",
+        "Prove that a config's runs can be stopped and resumed without a trace.",
+    ),
     "lr-find": (
         "ftengine.cli_lr_find:lr_find",
         "Find a learning rate: raise it batch by batch until the loss diverges.",

@@ -48,6 +48,12 @@ _SET = click.option(
     "--resume", type=click.Path(path_type=Path), metavar="DIR", help="Continue a run from its last checkpoint."
 )
 @click.option("--force", is_flag=True, help="With --resume: go on although the config or the data have changed.")
+@click.option(
+    "--stop-after",
+    type=click.IntRange(min=1),
+    metavar="STEP",
+    help="Stop after this step as by SIGTERM: saved, to be resumed.",
+)
 def run(
     config: Path | None,
     task: str | None,
@@ -55,6 +61,7 @@ def run(
     output: Path | None,
     resume: Path | None,
     force: bool,
+    stop_after: int | None,
 ) -> None:
     """Fine-tune a model as a config says.
 
@@ -73,18 +80,18 @@ def run(
         plan = load(config, assignments, task)
         directory = (output or default_directory(config, plan)).absolute()
         check_empty(directory)
-    outcome = _execute(plan, directory, resume=resume is not None, force=force)
+    outcome = _execute(plan, directory, resume=resume is not None, force=force, stop_after=stop_after)
     if outcome in EXIT_CODES:
         raise SystemExit(EXIT_CODES[outcome])
 
 
-def _execute(plan: Plan, directory: Path, *, resume: bool, force: bool) -> str:
+def _execute(plan: Plan, directory: Path, **options: Any) -> str:
     from ftengine.track import make_console  # rich
 
     console = make_console()
     with console.status("loading torch"):
         from ftengine.run import execute
-    return execute(plan, directory, console, resume=resume, force=force)
+    return execute(plan, directory, console, **options)
 
 
 def default_directory(config: Path, plan: Plan) -> Path:

@@ -48,10 +48,19 @@ from ftengine.weights import Coverage
 from ftengine.wise_ft import mix_with_start
 
 
-def execute(plan: Plan, directory: Path, console: Console, *, resume: bool = False, force: bool = False) -> str:
+def execute(
+    plan: Plan,
+    directory: Path,
+    console: Console,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    stop_after: int | None = None,
+) -> str:
     """Train as `plan` says, in `directory`; returns the outcome. `resume`: continue from the last checkpoint.
 
-    `force`: also with another config or other data than the run had; both configs stay in the directory.
+    `force`: also with another config or other data than the run had; both configs stay in the directory. `stop_after`:
+    a step after which the run stops as by SIGTERM.
     """
     with Signals() as signals, ExitStack() as held:
         if resume:
@@ -66,6 +75,7 @@ def execute(plan: Plan, directory: Path, console: Console, *, resume: bool = Fal
             record_samples(training)
             training.start = save_start(directory, training.model)
         tracker = training.tracker
+        tracker.stop_after = stop_after
         list_bad_samples(training, directory)
         tracker.start(training.step)
         outcome = "failed"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,6 +48,7 @@ class Tracker:
         self.info = info
         self.silent = silent
         self.epochs = epochs
+        self.stop_after: int | None = None
         self.host = host
         self.console = console
         self.file = info.directory / "metrics.jsonl"
@@ -72,6 +75,8 @@ class Tracker:
     def advance(self, step: int, epoch: int) -> None:
         """`step` steps are done."""
         self.progress.update(self.bar, completed=step, epoch=f"{epoch + 1}/{self.epochs}")
+        if step == self.stop_after:
+            os.kill(os.getpid(), signal.SIGTERM)  # the way that a stop from outside takes
 
     def finish(self, outcome: str) -> None:
         """The run ended, in whatever way."""

@@ -28,12 +28,19 @@ class StoppedBySignal(Exception):  # noqa: N818 - not an error
 
 
 def run_process(
-    arguments: Sequence[str], log: Path, folder: str, signals: Signals, look: Callable[[], None] = lambda: None
+    arguments: Sequence[str],
+    log: Path,
+    folder: str,
+    signals: Signals,
+    look: Callable[[], None] = lambda: None,
+    *,
+    accepted: Sequence[int] = (),
 ) -> int:
     """Run ``python -m <arguments>`` in `folder`, with what it prints added to `log`; returns its exit code.
 
     `look` is called again and again while it runs. The first signal is handed on, so that the run saves and stops; it
-    is in a process group of its own, and gets none twice. Raises StoppedBySignal when it has stopped.
+    is in a process group of its own, and gets none twice. Raises StoppedBySignal when it has stopped, unless it ended
+    with one of the exit codes `accepted`.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -53,7 +60,7 @@ def run_process(
             raise
     if signals.received is not None:
         raise StoppedBySignal(128 + signals.received)
-    if code in STOPPED:
+    if code in STOPPED and code not in accepted:
         raise StoppedBySignal(STOPPED[code])
     return code
 
