@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ftengine.data import Split
+from ftengine.dist import World
 from ftengine.errors import DataError
 from ftengine.loading import LoaderSettings, batches
 from ftengine.model import Model, Result
@@ -63,28 +64,34 @@ def evaluate(
     precision: Precision,
     loader: LoaderSettings,
     show: Show | None = None,
+    world: World | None = None,
 ) -> Evaluation:
     """Run `model` over each split with its tasks; metrics are reset first. The model is left in eval mode.
 
     Samples in quarantine are left out. `show` is given every prediction, to draw what it will. Raises DataError where
     no sample of a split could be read.
+
+    Of several processes each takes a run of batches; `show` sees this one's. What comes out is the same in all of them,
+    and the same as in one process: losses and metrics are merged in the order of the batches, in rank 0. Only there are
+    the metrics those of the whole.
     """
+    world = world or World()
     model.eval()
     for task_metrics in metrics.values():
         for metric in task_metrics:
             metric.reset()
     batch_size = plan.config.train.eval_batch_size or plan.config.train.batch_size
-    evaluation = Evaluation()
-    loss = 0.0
     with_loss = all(model.heads[task].loss_in_eval for _, tasks in splits for task in tasks)
+    seen = []
     for split, tasks in splits:
-        total, count = torch.zeros((), device=precision.device), 0
-        for batch in batches(split, in_order(len(split), batch_size), loader):
+        losses: list[torch.Tensor] = []
+        count, own = 0, in_order(len(split), batch_size)
+        for batch in batches(split, [own[index] for index in world.share(len(own))], loader):
             with precision.autocast():
                 results = model(batch.to(precision.device), tasks).results
                 if with_loss:
                     value, _ = weighted_terms(plan, model, results)
-                    total += value.float() * len(batch)
+                    losses.append(value.float() * len(batch))
             for task in tasks:
                 head = model.heads[task]
                 predictions = head.predict(results[task].output, results[task].batch)  # type: ignore[operator]
@@ -93,10 +100,52 @@ def evaluate(
                 if show is not None:
                     show(task, split, batch.indices, predictions)
             count += len(batch)
-        if not count:
-            raise DataError(f"none of the {len(split)} samples to evaluate on could be read")
-        loss += float(total) / count  # a synchronisation point, once a pass
-    if with_loss:
+        # A synchronisation point, once a pass.
+        seen.append(_Seen(count, torch.stack(losses).tolist() if losses else [], {t: metrics[t] for t in tasks}))
+    gathered = world.to_main(seen)
+
+    def merge() -> Evaluation:
+        for others in gathered[1:]:
+            for mine, other in zip(seen, others, strict=True):
+                mine.add(other)
+        loss = 0.0
+        for whole, (split, _) in zip(seen, splits, strict=True):
+            if not whole.count:
+                raise DataError(f"none of the {len(split)} samples to evaluate on could be read")
+            loss += whole.loss()
+        return _evaluation(plan, metrics, loss if with_loss else None)
+
+    return world.from_main(merge)
+
+
+@dataclass
+class _Seen:
+    """What a process has seen of a split: `count` samples, the summed `losses` of its batches, its tasks' metrics."""
+
+    count: int
+    losses: list[float]
+    metrics: dict[str, Sequence[Metric]]
+
+    def add(self, other: _Seen) -> None:
+        """Add what comes after this."""
+        if other.count:
+            self.losses += other.losses
+            for task, own in self.metrics.items():
+                for metric, following in zip(own, other.metrics[task], strict=True):
+                    metric.merge(following)
+        self.count += other.count
+
+    def loss(self) -> float:
+        """The mean over the samples. Summed batch by batch in single precision, whoever has computed them."""
+        total = torch.zeros(())
+        for value in self.losses:
+            total += value
+        return float(total) / self.count
+
+
+def _evaluation(plan: Plan, metrics: Mapping[str, Sequence[Metric]], loss: float | None) -> Evaluation:
+    evaluation = Evaluation()
+    if loss is not None:
         evaluation.values["loss"] = loss
         if plan.monitor.task is None:
             evaluation.monitored = loss
