@@ -40,6 +40,7 @@ class World:
     """
 
     def __init__(self, launch: Launch = Launch()) -> None:  # noqa: B008 - it is frozen
+        self.launch = launch
         self.rank, self.size, self.main = launch.rank, launch.size, launch.main
         self.timeout = 0.0
         self._group: Any = None

@@ -145,17 +145,3 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 def _same(buffer: Tensor, seen: tuple[Tensor, int]) -> bool:
     return buffer is seen[0] and buffer._version == seen[1]
-
-
-def checksums(model: nn.Module) -> Tensor:
-    """Two numbers for each parameter and buffer, int64 [N, 2] on the device, that differ where a bit does."""
-    return torch.stack([_checksum(tensor.detach()) for tensor in (*model.parameters(), *model.buffers())])
-
-
-WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-def _checksum(tensor: Tensor) -> Tensor:
-    raw = tensor.contiguous().flatten().view(WORDS[tensor.element_size()])
-    place = torch.arange(len(raw), device=raw.device) % 65521 + 1
-    return torch.stack([raw.sum(dtype=torch.int64), (raw * place).sum()])
