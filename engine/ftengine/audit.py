@@ -78,6 +78,11 @@ class Audit:
             )
         )
 
+    def renew(self, model: nn.Module) -> None:
+        """`model` was set to other weights on purpose: from now on what is held is compared with these."""
+        now = model.state_dict()
+        self._digests = {name: (digest(now[name]), epoch) for name, (_, epoch) in self._digests.items()}
+
     def state(self) -> dict[str, Any]:
         """The digests, as JSON data: name -> [digest, epoch]."""
         return {name: list(entry) for name, entry in self._digests.items()}

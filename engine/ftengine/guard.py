@@ -2,16 +2,17 @@
 
 No step waits for the device to find out. On a CPU there is nothing to wait for: the step is judged at once. On a GPU
 a fused optimizer leaves the step out by itself, on the device, and what happened is read when the run synchronises
-anyway: when it logs, and before it evaluates or saves.
+anyway: when it logs, and before it evaluates or saves. An optimizer without a fused form needs the answer, so there
+every step waits for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ftengine.config_faults import NonFiniteConfig
 from ftengine.errors import TrainingError
@@ -28,8 +29,8 @@ class Computed:
 
 
 @dataclass
-class Judged:
-    """One step: whether it was `broken`, bool scalar on the device."""
+class Watched:
+    """What is left to be said of one step, from 0: whether it was `broken`, bool scalar on the device."""
 
     step: int
     broken: Tensor
@@ -37,62 +38,98 @@ class Judged:
     parts: Sequence[Computed]
 
 
+@dataclass(frozen=True)
+class Fault:
+    """A step, from 1, that was left out: `what` was not finite (``loss`` or ``gradient``), and of which samples.
+
+    `values`: the loss terms that show it, and ``gradient_norm`` where the loss does not.
+    """
+
+    step: int
+    epoch: int
+    what: str
+    values: Mapping[str, float]
+    ids: Sequence[str]
+
+    def __str__(self) -> str:
+        values = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in self.values.items())
+        where = f"at step {self.step} (epoch {self.epoch})"
+        return f"the {self.what} is not finite {where}: {values}\n  samples: {', '.join(self.ids)}"
+
+
 @dataclass
 class NumberGuard:
     """Says of each step whether its numbers were finite; `left_out` counts the steps of the run that were not.
 
-    `on_device`: the optimizer leaves broken steps out by itself, and `judge` does not wait.
+    `on_device`: the optimizer leaves broken steps out by itself, and nobody waits for the answer before `check`.
     """
 
     steps_per_epoch: int
     config: NonFiniteConfig = field(default_factory=NonFiniteConfig)
     on_device: bool = False
     left_out: int = 0
-    waiting: list[Judged] = field(default_factory=list)
+    waiting: list[Watched] = field(default_factory=list)
 
-    def judge(self, step: int, broken: Tensor, norm: Tensor, parts: Sequence[Computed]) -> bool:
-        """Whether the step is to be taken; `norm` is the gradient's. Call `check` where it is False."""
-        self.waiting.append(Judged(step, broken, norm, parts))
-        if self.on_device:
-            return True
-        if bool(broken):
-            return False
-        self.waiting.clear()
-        return True
+    def check(self) -> tuple[list[Sequence[Computed]], list[Fault]]:
+        """The parts of each good step since the last check, and every broken one; a synchronisation point on a GPU."""
+        watched, self.waiting = self.waiting, []
+        broken = torch.stack([one.broken for one in watched]).tolist() if watched else []
+        good = [one.parts for one, bad in zip(watched, broken, strict=True) if not bad]
+        faults = [self._fault(one) for one, bad in zip(watched, broken, strict=True) if bad]
+        return good, faults
 
-    def check(self) -> list[str]:
-        """Look at every step since the last check, a synchronisation point on a GPU: what is to be said of each.
+    def decide(self, faults: Sequence[Fault]) -> None:
+        """Count `faults`; raises TrainingError for the first if the policy is ``stop``, and for one too many."""
+        for fault in faults:
+            if self.config.policy == "stop":
+                raise TrainingError(f"{fault}{CAUSES}")
+            self.left_out += 1
+            if self.left_out > self.config.limit:
+                raise TrainingError(
+                    f"{fault}{CAUSES}\n  {self.config.limit} steps were left out before: that is the limit of "
+                    "train.on_non_finite"
+                )
 
-        Raises TrainingError for the first broken one if the policy is ``stop``, and for one too many.
-        """
-        if not self.waiting:
-            return []
-        waiting, self.waiting = self.waiting, []
-        broken = torch.stack([judged.broken for judged in waiting]).tolist()
-        said = []
-        for judged, bad in zip(waiting, broken, strict=True):
-            if bad:
-                self.left_out += 1
-                text = self._describe(judged)
-                if self.config.policy == "stop":
-                    raise TrainingError(text + CAUSES)
-                if self.left_out > self.config.limit:
-                    raise TrainingError(
-                        f"{text}{CAUSES}\n  {self.config.limit} steps were left out before: that is the limit of "
-                        "train.on_non_finite"
-                    )
-                said.append(text)
-        return said
+    def _fault(self, watched: Watched) -> Fault:
+        bad = [part for part in watched.parts if not bool(part.loss.isfinite())]
+        shown = bad or watched.parts
+        values = {name: float(value) for part in shown for name, value in part.terms.items()}
+        if not bad:
+            values["gradient_norm"] = float(watched.norm)
+        ids = [name for part in shown for name in part.ids]
+        epoch = watched.step // self.steps_per_epoch + 1
+        return Fault(watched.step + 1, epoch, "loss" if bad else "gradient", values, ids)
 
-    def _describe(self, judged: Judged) -> str:
-        bad = [part for part in judged.parts if not bool(part.loss.isfinite())]
-        terms = {name: value for part in bad or judged.parts for name, value in part.terms.items()}
-        values = ", ".join(f"{name} {float(value):g}" for name, value in terms.items())
-        what = f"the {'loss' if bad else 'gradient'} is not finite"
-        ids = [name for part in bad or judged.parts for name in part.ids]
-        at = f"at step {judged.step + 1} (epoch {judged.step // self.steps_per_epoch + 1}): {values}"
-        norm = "" if bad else f", gradient norm {float(judged.norm):g}"
-        return f"{what} {at}{norm}\n  samples: {', '.join(ids)}"
+
+class KeptBuffers:
+    """A copy of all buffers of some models (BatchNorm's statistics, say), to go back to when a step must leave none."""
+
+    def __init__(self, models: Iterable[nn.Module]) -> None:
+        self.models = tuple(models)
+        self._kept: list[Tensor] = []
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """Copy the buffers as they are now."""
+        current = self._current()
+        if [(kept.shape, kept.dtype) for kept in self._kept] != [(tensor.shape, tensor.dtype) for tensor in current]:
+            self._kept = [tensor.clone() for tensor in current]
+        elif current:
+            torch._foreach_copy_(self._kept, current)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Back to what they were at the last `keep`."""
+        if self._kept:
+            torch._foreach_copy_(self._current(), self._kept)
+
+    def finite(self) -> bool:
+        """Whether all numbers in the buffers are; a synchronisation point."""
+        current = self._current()
+        return not current or bool(torch.stack([tensor.isfinite().all() for tensor in current]).all())
+
+    def _current(self) -> list[Tensor]:
+        return [tensor for model in self.models for tensor in model.buffers()]
 
 
 CAUSES = (

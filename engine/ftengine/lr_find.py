@@ -15,11 +15,13 @@ import torch
 
 from ftengine.errors import FtengineError, TrainingError
 from ftengine.guard import NumberGuard
-from ftengine.loop import feed, take_step
+from ftengine.loading import feed
 from ftengine.lr_curve import Curve
 from ftengine.meter import Meter
 from ftengine.model import Model, StreamBatch
 from ftengine.optimizers import Rprop
+from ftengine.step import take_step
+from ftengine.signals import Interrupted
 from ftengine.training import Training
 
 
@@ -56,8 +58,10 @@ def range_test(
             trial.step += 1
             if advance is not None:
                 advance(curve)
-            if training.signals.received and not curve.over:
-                curve.end = "interrupted"
+            if not curve.over:
+                training.signals.check()
+    except Interrupted:
+        curve.end = "interrupted"
     finally:
         before.restore()
     return curve
@@ -79,14 +83,14 @@ def _step(trial: Training, feeds: dict[str, Iterator[StreamBatch]]) -> float:
     """Move the weights once; the loss before that, NaN if it is not finite."""
     try:
         take_step(trial, feeds, trial.step)
-        trial.guard.check()
+        trial.check_numbers()
     except TrainingError:  # the guard's: what a range test looks for
         return math.nan
     except Exception:  # a head that checks its numbers, say, and the last step has made them NaN
         if _finite(trial.model):
             raise
         return math.nan
-    return trial.meter.take(1)["loss"]
+    return trial.meter.take()["loss"]
 
 
 def _finite(model: Model) -> bool:

@@ -53,7 +53,7 @@ class MicroBatches:
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-            cause = str(error).splitlines()[0] if str(error) else "memory ran out"
+            cause = _cause(error)
             if not self.may_grow:
                 raise TrainingError(
                     f"out of memory in {self._parts()}: {cause}\n  set train.auto_micro_batch: true, raise "
@@ -74,3 +74,22 @@ class MicroBatches:
 
     def _parts(self) -> str:
         return f"{self.parts} part{'s' if self.parts > 1 else ''} a batch"
+
+
+@contextmanager
+def memory_for_state() -> Iterator[None]:
+    """Around an optimizer's step, which cannot be done again: some weights may have moved, others not."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"out of memory in the optimizer's step: {_cause(error)}\n  what it keeps of each weight does not fit: "
+            "freeze more stages, or use an optimizer that keeps less, such as sgd or adafactor; a smaller "
+            "train.batch_size helps little"
+        ) from None
+
+
+def _cause(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else "memory ran out"

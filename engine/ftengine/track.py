@@ -17,8 +17,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ftengine.disk import naming, publish
 from ftengine.finite import without_nan
 from ftengine.groups import rates
+from ftengine.guard import Fault
 from ftengine.host import Host
 from ftengine.model import StageSummary
 from ftengine.plugin import RunInfo
@@ -90,20 +92,30 @@ class Tracker:
         if self.silent:
             return
         plain = without_nan({"step": step, "epoch": epoch, "split": split, **values})
-        with self.file.open("a") as stream:
+        with naming(self.file), self.file.open("a") as stream:
             stream.write(json.dumps(plain) + "\n")
         if split == "train":
             self.progress.update(self.bar, text=f"loss {values['loss']:.4f}  lr {values['lr']:.2e}")
         self.notify("metrics_logged", step=step, values=plain)
 
-    def rewind(self, step: int) -> None:
-        """Drop the lines that a run which continues after `step` writes again, and one that was cut off."""
+    def fault(self, fault: Fault, epoch: float) -> None:
+        """Write a line of a step that was left out, of split ``fault``: the samples, and what was not finite."""
+        if self.silent:
+            return
+        line = {"step": fault.step, "epoch": round(epoch, 4), "split": "fault", "what": fault.what}
+        line |= {"values": without_nan(fault.values), "samples": fault.ids}
+        with self.file.open("a") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+    def rewind(self, step: int, *, evaluated: bool) -> None:
+        """Drop the lines that a run which continues after `step` writes again, and one that was cut off.
+
+        `evaluated`: it does not begin with that step's evaluation.
+        """
         if self.silent or not self.file.is_file():
             return
-        kept = [line for line in self.file.read_text().splitlines(keepends=True) if _stays(line, step)]
-        temporary = self.file.with_suffix(".writing")
-        temporary.write_text("".join(kept))
-        temporary.replace(self.file)
+        kept = [line for line in self.file.read_text().splitlines(keepends=True) if _stays(line, step, evaluated)]
+        publish(self.file, ["".join(kept).encode()])
 
     def evaluated(self, epoch: int, values: Mapping[str, float], train_loss: float | None, *, best: bool) -> None:
         """One line for a person, with `values` of the val split; no `train_loss` before the first step."""
@@ -155,12 +167,13 @@ class Tracker:
         self.console.print(table)
 
 
-def _stays(line: str, step: int) -> bool:
+def _stays(line: str, step: int, evaluated: bool) -> bool:
     try:
         values = json.loads(line)
-    except ValueError:
+        again = ["test"] if evaluated or values["step"] < step else ["test", "val"]
+        return bool(values["step"] <= step and values["split"] not in again)
+    except (ValueError, LookupError, TypeError):  # cut off, or no line of ours
         return False
-    return bool(values["step"] <= step and values["split"] != "test")
 
 
 def show_results(console: Console, metrics: Mapping[str, Mapping[str, float]], title: str) -> None:

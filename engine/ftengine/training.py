@@ -11,13 +11,12 @@ import torch
 
 from ftengine.audit import Audit
 from ftengine.averaging import Average, Swa
-from ftengine.checkpoint import Store
 from ftengine.data import Split, Stream
 from ftengine.errors import FtengineError, TrainingError, name_list
 from ftengine.evaluate import Evaluation, Show
 from ftengine.freeze import Freezer
 from ftengine.gallery import Gallery
-from ftengine.guard import NumberGuard
+from ftengine.guard import KeptBuffers, NumberGuard
 from ftengine.judge import Judge
 from ftengine.loading import LoaderSettings
 from ftengine.measure import relative_gradients
@@ -30,7 +29,9 @@ from ftengine.plan import Plan
 from ftengine.precision import Precision
 from ftengine.protocols import Adapter, Metric, Prediction, Progress, Task
 from ftengine.regularize import Regularizers
-from ftengine.resume import last_checkpoint, restore_learning, snapshot
+from ftengine.resume import snapshot
+from ftengine.rollback import roll_back
+from ftengine.saving import Saver
 from ftengine.signals import Signals
 from ftengine.track import Tracker
 
@@ -53,7 +54,7 @@ class Training:
     precision: Precision
     loader: LoaderSettings
     tracker: Tracker
-    store: Store
+    store: Saver
     signals: Signals
     average: Average | None = None
     mixing: Mixing | None = None
@@ -68,7 +69,10 @@ class Training:
         config = self.plan.config.train
         self.steps_per_epoch = max(len(stream.train) // config.batch_size for stream in self.streams.values())
         self.steps = self.steps_per_epoch * config.epochs
-        self.guard = NumberGuard(self.steps_per_epoch, config.on_non_finite)
+        fused = all(group.get("fused") for group in self.optimizer.param_groups)
+        self.guard = NumberGuard(self.steps_per_epoch, config.on_non_finite, on_device=fused)
+        models = [self.model] if self.average is None else [self.model, self.average.model]
+        self.buffers = KeptBuffers(models if config.on_non_finite.policy != "stop" else [])
         self.micro = MicroBatches(config.accumulate, config.batch_size, config.auto_micro_batch)
         self.gradient_norm: torch.Tensor | None = None  # of the last step
         self.meter = Meter()
@@ -77,9 +81,9 @@ class Training:
         self.gallery = Gallery(self.tracker.info.directory, config.pictures, self.tracker.warn)
         self.is_best = False
         self.epoch_loss = (0.0, 0)  # sum of the mean losses logged in this epoch, and the steps they stand for
-        self.logged_step = 0
         self.logged_at = time.perf_counter()
-        self.saved_step, self.saved_at = -1, time.perf_counter()
+        self.finished_epochs = -1  # whose ends are evaluated, if they are to be; -1 before the evaluation of the start
+        self.saved, self.saved_at = (-1, -1), time.perf_counter()
         self.images = 0
         self.seconds = 0.0
         self.trained = 0  # the most parameters that trained at any time
@@ -171,8 +175,9 @@ class Training:
     def log_training(self) -> None:
         """Write the mean losses since the last time; a synchronisation point."""
         self.check_numbers()
-        steps, samples = self.step - self.logged_step, self.meter.samples
-        means = self.meter.take(steps)
+        self.store.poll()
+        steps, samples = self.meter.steps, self.meter.samples
+        means = self.meter.take()
         if not means:
             return
         now = time.perf_counter()
@@ -186,20 +191,31 @@ class Training:
         if self.gradient_norm is not None:
             rates["gradient_norm"] = float(self.gradient_norm)
         self.tracker.log(self.step, self.epoch, "train", {**means, **rates})
-        self.logged_step, self.logged_at = self.step, now
+        self.logged_at = now
 
     def check_numbers(self) -> None:
         """Whatever broke since the last time is said, and dealt with as the config wants; a synchronisation point."""
-        said = self.guard.check()
-        for text in said:
-            self.tracker.warn(f"{text}\n  the step is left out")
-        if not said or self.guard.config.policy != "rollback":
+        good, faults = self.guard.check()
+        for parts in good:
+            self.meter.add(parts)
+        for fault in faults:
+            self.tracker.fault(fault, fault.step / self.steps_per_epoch)
+        if not faults:
             return
-        if self.store.find("last") is None:
-            raise TrainingError(f"{said[0]}\n  there is no checkpoint yet to go back to")
-        checkpoint = last_checkpoint(self.store, self.tracker.info.directory)
-        restore_learning(self, checkpoint)
-        self.tracker.warn(f"the weights are again those after step {checkpoint.state['step']}")
+        self.guard.decide(faults)
+        # On a GPU good steps may have been taken since the copy: their statistics are kept, if they can be.
+        if not self.guard.on_device or not self.buffers.finite():
+            self.buffers.restore()
+        done = "it is left out"
+        if self.guard.config.policy == "rollback":
+            done = f"the weights are again those after step {roll_back(self, faults[0])}"
+        for fault in faults:
+            self.tracker.warn(f"{fault}\n  {done}")
+
+    def keep_buffers(self) -> None:
+        """Before a step: a copy of what it changes beside the weights, unless one before is still to be judged."""
+        if not self.guard.waiting:
+            self.buffers.keep()
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
 
@@ -213,16 +229,15 @@ class Training:
         return config.every_minutes is not None and time.perf_counter() - self.saved_at >= 60 * config.every_minutes
 
     def save(self) -> None:
-        """Save the state after `step` steps, if it is not saved yet."""
-        if self.saved_step == self.step:
+        """Save the state after `step` steps and as many ends of epochs, if it is not saved yet; or in the background."""
+        if self.saved == (self.step, self.finished_epochs):
             return
         started = time.perf_counter()
         self.check_numbers()
         self._check_parameters()
-        path = self.store.save(self.step, snapshot(self), best=self.is_best)
+        self.store.put(self.step, snapshot(self), best=self.is_best)
         self.is_best = False
-        self.saved_step, self.saved_at = self.step, time.perf_counter()
-        self.tracker.saved(path)
+        self.saved, self.saved_at = (self.step, self.finished_epochs), time.perf_counter()
         self.logged_at += time.perf_counter() - started  # the time of saving is not the training's
 
     def _check_parameters(self) -> None:

@@ -12,11 +12,13 @@ from rich.console import Console
 
 from ftengine import lr_find
 from ftengine.errors import FtengineError
-from ftengine.loop import feed, take_step
+from ftengine.guard import Computed
+from ftengine.loop import feed
 from ftengine.lr_find import range_test
 from ftengine.resolve import load
 from ftengine.run import assemble
 from ftengine.signals import Signals
+from ftengine.step import take_step
 
 CONFIG = {
     "task": "classification",
@@ -54,7 +56,7 @@ def train(run, steps):
     for step in range(run.step, run.step + steps):
         take_step(run, feeds, step)
         run.step = step + 1
-        losses.append(run.meter.take(1)["loss"])
+        losses.append(run.meter.take()["loss"])
     return losses
 
 
@@ -86,7 +88,7 @@ def digest(run):
     add(optimizer.state_dict())
     add([id(parameter) for group in optimizer.param_groups for parameter in group["params"]])
     add(run.precision.scaler.state_dict())
-    add([run.step, run.saved_step, run.logged_step, run.images, run.epoch_loss, run.meter.state(), run.trained])
+    add([run.step, run.saved_step, run.images, run.epoch_loss, run.meter.state(), run.trained])
     add([len(run.guard.waiting), vars(run.audit), run.freezer.policy.state()])
     add({name: value for name, value in vars(run.freezer).items() if name in ("since", "_frozen")})
     return made.hexdigest()
@@ -153,7 +155,7 @@ def test_the_run_is_left_as_it_was(training, name, steps):
     run = training(optimizer={"name": name, "lr": 0.01}, freeze={"name": "gradual", "epochs_per_stage": 1})
     train(run, steps)
     next(run.model.heads.parameters()).grad = torch.ones_like(next(run.model.heads.parameters()))
-    run.meter.add(torch.tensor(1.5), {}, 16, 1)  # not logged yet
+    run.meter.add([Computed(["digit"], torch.tensor(1.5), {}, 1.0)])  # not logged yet
     run.model.eval()
     before, moved = digest(run), set()
     range_test(run, 1e-4, 1.0, 10, lambda _: moved.add(digest(run)))

@@ -16,13 +16,15 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from ftengine.loop import evaluate_split, feed, take_step
+from ftengine.loading import feed
+from ftengine.loop import evaluate_split
 from ftengine.optim import set_learning_rates
 from ftengine.plan import Plan
 from ftengine.protocols import Progress
 from ftengine.resolve import load
 from ftengine.run import assemble
 from ftengine.signals import Signals
+from ftengine.step import take_step
 from ftengine.training import Training
 
 WARM_UP = 2
