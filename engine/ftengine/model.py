@@ -81,7 +81,8 @@ class StreamBatch:
         for start, end in itertools.pairwise(edges):
             chosen = slice(start, end)
             targets = {task: {name: value[chosen] for name, value in own.items()} for task, own in self.targets.items()}
-            yield StreamBatch(self.images[chosen], targets, self.ids[chosen], self.frames[chosen])
+            ids, frames, indices = self.ids[chosen], self.frames[chosen], self.indices[chosen]
+            yield StreamBatch(self.images[chosen], targets, ids, frames, indices=indices)
 
 
 @dataclass(frozen=True)
