@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ftengine.build import make_model, make_tasks
-from ftengine.checkpoint import Store, best_or_last, load_model
+from ftengine.checkpoint import Store, best_or_last, load_model, load_tasks
 from ftengine.document import read
 from ftengine.errors import CheckpointError, FtengineError, name_list
 from ftengine.files import whole
@@ -49,8 +49,7 @@ def open_merged(directory: Path, plan: Plan, checkpoint: Path) -> Merged:
     """Load a run's `checkpoint` and merge its adapter, if it has one. torch's generator is left as it was."""
     saved = Store(directory).load(checkpoint, for_training=False)
     tasks = make_tasks(plan)
-    for name, task in tasks.items():
-        task.load_state(saved.state["tasks"][name])
+    load_tasks(tasks, saved)
     with torch.random.fork_rng(devices=[]):
         built = make_model(plan, tasks, pretrained=False)
     load_model(built.model, saved.model, checkpoint)
@@ -69,7 +68,7 @@ def merged_tensors(directory: Path, checkpoint: Path) -> dict[str, Tensor]:
 def pick_checkpoint(directory: Path, which: Literal["best", "last"]) -> Path:
     """The checkpoint that is the `best`, or the last where none was yet; or the `last`."""
     path = best_or_last(directory) if which == "best" else Store(directory).find("last")
-    if path is None or not path.is_dir():
+    if path is None:
         raise CheckpointError(f"{directory} has no last checkpoint")
     return path
 

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ftengine.checkpoint import Store, load_tensors
+from ftengine.checkpoint import Store
 from ftengine.errors import CheckpointError
+from ftengine.tensor_file import load_tensors
 
 TIMES = frozenset({"elapsed", "seconds", "since_logged", "peak_memory", "images_per_second"})
 """What is measured and not computed: values of state.json and metrics.jsonl that differ from run to run."""

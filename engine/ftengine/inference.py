@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ftengine.build import make_dataset, make_model, make_split, make_splits, make_tasks
-from ftengine.checkpoint import Store, best_or_last, load_model
+from ftengine.checkpoint import Store, best_or_last, load_model, load_tasks
 from ftengine.data import Split
 from ftengine.document import missing_file
 from ftengine.errors import DataError
@@ -42,8 +42,7 @@ def open_run(directory: Path, plan: Plan) -> Opened:
     path = best_or_last(directory)
     checkpoint = Store(directory).load(path, for_training=False)
     tasks = make_tasks(plan)
-    for name, task in tasks.items():
-        task.load_state(checkpoint.state["tasks"][name])
+    load_tasks(tasks, checkpoint)
     built = make_model(plan, tasks, pretrained=False)
     load_model(built.model, checkpoint.model, path)
     precision = Precision(plan.config.train, built.model.backbone.channels_last)

@@ -28,17 +28,33 @@ class Best:
     reference: float = math.nan
     mixed: float | None = None
 
+    @property
+    def checkpoint(self) -> str:
+        """The name of the folder of its checkpoint."""
+        return f"step-{self.step:08d}" + ("" if self.mixed is None else "-mixed")
+
+    def state(self) -> dict[str, Any]:
+        """As JSON data; NaN is null."""
+        return {**without_nan(vars(self)), "values": without_nan(self.values)}
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any]) -> Best:
+        """What `state` was made from."""
+        return cls(**{**with_nan(state), "values": with_nan(state["values"]), "mixed": state["mixed"]})
+
 
 class Judge:
     """`mode` says whether larger values of what is monitored are better (``max``) or smaller ones (``min``).
 
-    `history` holds every monitored value so far, negated where less is better, for schedules that react to it.
+    `history` holds every monitored value so far, negated where less is better, for schedules that react to it; `latest`
+    is the last evaluation, however good.
     """
 
     def __init__(self, mode: str, stopping: EarlyStopping | None) -> None:
         self.mode = mode
         self.stopping = stopping
         self.best = Best()
+        self.latest = Best()
         self.history: list[float] = []
 
     def __call__(self, evaluation: Evaluation, step: int, epoch: int) -> bool:
@@ -48,10 +64,10 @@ class Judge:
         """
         best, value = self.best, self.value(evaluation)
         self.history.append(-value if self.mode == "min" else value)
+        self.latest = Best(value, step, epoch, dict(evaluation.values))
         is_best = self.gain(value, best.value) > 0
         if is_best:
-            best.value, best.step, best.epoch, best.values = value, step, epoch, dict(evaluation.values)
-            best.mixed = None
+            self.adopt(self.latest)
         if self.gain(value, best.reference) > (self.stopping.min_delta if self.stopping else 0.0):
             best.reference, best.since = value, 0
         else:
@@ -75,13 +91,18 @@ class Judge:
         """Whether early stopping ends the run here."""
         return self.stopping is not None and self.best.since >= self.stopping.patience
 
+    def adopt(self, found: Best) -> None:
+        """Take `found` for the best; what early stopping compares with stays."""
+        best = self.best
+        best.value, best.step, best.epoch, best.mixed = found.value, found.step, found.epoch, found.mixed
+        best.values = dict(found.values)
+
     def state(self) -> dict[str, Any]:
         """As JSON data; NaN is null."""
-        best = {**without_nan(vars(self.best)), "values": without_nan(self.best.values)}
-        return {"best": best, "history": [None if value != value else value for value in self.history]}
+        history = [None if value != value else value for value in self.history]
+        return {"best": self.best.state(), "latest": self.latest.state(), "history": history}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take back what `state` returned."""
-        best = state["best"]
-        self.best = Best(**{**with_nan(best), "values": with_nan(best["values"]), "mixed": best["mixed"]})
+        self.best, self.latest = Best.of_state(state["best"]), Best.of_state(state["latest"])
         self.history = [math.nan if value is None else value for value in state["history"]]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ftengine.checkpoint import Checkpoint, Snapshot, Store, load_model
+from ftengine.checkpoint import Checkpoint, Snapshot, load_model
 from ftengine.errors import CheckpointError
 from ftengine.finite import with_nan, without_nan
 from ftengine.optim import load_optimizer_state, optimizer_state
+from ftengine.recovery import leads_to, settle_best
+from ftengine.run_state import check_state
 from ftengine.samples import record, state_changes, what_changed
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def snapshot(run: Training) -> Snapshot:
     state = {
         "step": run.step,
         "epoch": run.epoch,
+        "finished_epochs": run.finished_epochs,
         "tasks": {name: task.state() for name, task in run.tasks.items()},
         "data": {name: stream.fingerprints for name, stream in run.streams.items()},
         "monitor": run.plan.monitor.name,
@@ -39,7 +41,6 @@ def snapshot(run: Training) -> Snapshot:
         "averaged": 0 if run.average is None else run.average.updates,
         "epoch_loss": list(run.epoch_loss),
         "meter": run.meter.state(),
-        "logged_step": run.logged_step,
         "since_logged": now - run.logged_at,
         "elapsed": now - run.started,
         "images": run.images,
@@ -56,6 +57,7 @@ def restore(run: Training, checkpoint: Checkpoint, *, force: bool = False) -> No
     `force`: changed data are only told of. A state that does not fit the model or the optimizer is never taken.
     """
     state = checkpoint.state
+    check_state(state, checkpoint.path)
     _compare_data(run, checkpoint, force)
     if state["step"] > run.steps:
         raise CheckpointError(f"{checkpoint.path}: {state['step']} steps are done, and the config wants {run.steps}")
@@ -65,19 +67,18 @@ def restore(run: Training, checkpoint: Checkpoint, *, force: bool = False) -> No
         run.judge.load_state(state["judge"])
     try:
         run.freezer.policy.load_state(state["freeze"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         message = f"freeze policy {run.plan.freeze.component.name!r} cannot take the run's state: {error}"
         raise CheckpointError(f"{checkpoint.path}: {message}") from error
     run.audit.load_state(state["audit"])
     run.start, run.start_values = state["start"], with_nan(state["start_values"])
-    run.step = run.saved_step = state["step"]
-    best = run.store.find("best")
-    if run.judge.best.step == run.step and (best is None or not best.name.startswith(checkpoint.path.name)):
-        run.store.point("best", checkpoint.path)  # it was killed between the two pointers to this checkpoint
+    run.step, run.finished_epochs = run.saved = (state["step"], state["finished_epochs"])
+    if leads_to(run.store, "last")[0] != checkpoint.path:  # the last one is damaged
+        run.store.point("last", checkpoint.path)
+    settle_best(run)
     run.epoch_loss = (state["epoch_loss"][0], state["epoch_loss"][1])
     run.meter.load(state["meter"], run.precision.device)
     run.started -= state["elapsed"]
-    run.logged_step = state["logged_step"]
     run.logged_at = time.perf_counter() - state["since_logged"]
     run.images, run.seconds = state["images"], state["seconds"]
     run.trained, run.memory.before = state["trained"], state["peak_memory"]
@@ -126,14 +127,3 @@ def restore_learning(run: Training, checkpoint: Checkpoint) -> None:
     load_optimizer_state(run.optimizer, run.model, checkpoint.optimizer, state["optimizer"])
     if state["scaler"]:
         run.precision.scaler.load_state_dict(state["scaler"])
-
-
-def last_checkpoint(store: Store, run: Path) -> Checkpoint:
-    """The checkpoint that a resumed run continues from."""
-    path = store.find("last")
-    if path is None:
-        raise CheckpointError(
-            f"{run} has no checkpoint to continue from: expected {store.folder / 'last.json'}; if the run ended before "
-            "its first, delete the folder and start it again"
-        )
-    return store.load(path, for_training=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-import json
-import math
+import errno
 import os
+import shlex
 import subprocess
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,15 @@ from rich.markup import escape
 
 from ftengine.averaging import Average, Ema, Swa
 from ftengine.build import make_model, make_streams, make_tasks
-from ftengine.checkpoint import Store, best_or_last, load_model
 from ftengine.claim import claim
 from ftengine.config_train import TrainConfig
+from ftengine.disk import make_folder, publish, require_writable
 from ftengine.effects import check_effects
-from ftengine.errors import TrainingError
+from ftengine.errors import TrainingError, WorkerError
 from ftengine.files import write_text
-from ftengine.finite import without_nan
 from ftengine.freeze import Freezer
 from ftengine.loading import LoaderSettings
-from ftengine.loop import evaluate_split, fit
+from ftengine.loop import fit
 from ftengine.mixing import Mixing
 from ftengine.model import Model
 from ftengine.optim import build_optimizer
@@ -38,11 +36,14 @@ from ftengine.plan import Plan
 from ftengine.plugin import RunInfo
 from ftengine.precision import Precision
 from ftengine.quarantine import Journal
+from ftengine.recovery import last_checkpoint, leads_to
 from ftengine.regularize import make_regularizers
-from ftengine.resume import last_checkpoint, record_samples, restore
-from ftengine.signals import Signals
-from ftengine.start import distance, load_start, save_start
-from ftengine.track import Tracker, show_results
+from ftengine.resume import record_samples, restore
+from ftengine.saving import Saver, require_room
+from ftengine.signals import Interrupted, Signals
+from ftengine.start import load_start, save_start
+from ftengine.summary import summarise_run
+from ftengine.track import Tracker
 from ftengine.training import Training
 from ftengine.weights import Coverage
 from ftengine.wise_ft import mix_with_start
@@ -52,6 +53,7 @@ def execute(
     plan: Plan,
     directory: Path,
     console: Console,
+    signals: Signals,
     *,
     resume: bool = False,
     force: bool = False,
@@ -60,16 +62,21 @@ def execute(
     """Train as `plan` says, in `directory`; returns the outcome. `resume`: continue from the last checkpoint.
 
     `force`: also with another config or other data than the run had; both configs stay in the directory. `stop_after`:
-    a step after which the run stops as by SIGTERM.
+    a step after which the run stops as by SIGTERM. A signal's name is the outcome where one has stopped it. Raises
+    Interrupted where that was before there was anything to save, and nothing is written then.
     """
-    with Signals() as signals, ExitStack() as held:
+    with ExitStack() as held:
         if resume:
             held.enter_context(claim(directory))
-        training = assemble(plan, directory, console, signals, resume=resume, force=force)
+        else:
+            require_writable(directory)
+        with signals.at_once():
+            training = assemble(plan, directory, console, signals, resume=resume, force=force)
         if force:
             write_resolved(plan, directory, until=training.step)
         if not resume:
-            directory.mkdir(parents=True, exist_ok=True)
+            require_room(training)
+            make_folder(directory)
             held.enter_context(claim(directory))
             write_resolved(plan, directory)
             record_samples(training)
@@ -80,21 +87,24 @@ def execute(
         tracker.start(training.step)
         outcome = "failed"
         try:
-            outcome = fit(training)
-            wise_ft = plan.config.train.wise_ft
-            if wise_ft is not None and outcome != "interrupted" and not mix_with_start(training, wise_ft, directory):
-                outcome = "interrupted"
-        except TrainingError as error:
-            last = training.store.find("last")
+            with training.store:
+                ended = fit(training)
+                if plan.config.train.wise_ft is not None and ended != "interrupted":
+                    mix_with_start(training, plan.config.train.wise_ft, directory)
+            if ended != "interrupted":
+                summarise_run(training, directory, console)
+            outcome = ended
+        except Interrupted:  # all that was trained is saved
+            outcome = "interrupted"
+        except (TrainingError, WorkerError) as error:
+            last, _ = leads_to(training.store, "last")
             stays = f"the last good checkpoint stays: {last}" if last else "there is no checkpoint yet"
-            raise TrainingError(f"{error}\n  {stays}") from None
+            raise type(error)(f"{error}\n  {stays}") from None
         finally:
             tracker.finish(outcome)
-        if outcome != "interrupted":
-            summarise_run(training, directory, console)
         if signals.received is not None and outcome == "interrupted":
             console.print(f"stopped by {signals.received.name} after step {training.step}; everything is saved")
-            console.print(f"continue with: ftengine run --resume {directory}", soft_wrap=True)
+            console.print(f"continue with: ftengine run --resume {shlex.quote(str(directory))}", soft_wrap=True)
             return signals.received.name
     return outcome
 
@@ -113,6 +123,7 @@ def assemble(
     announce(plan, precision, streams, built.coverage, console, resume=resume)
     steps = max(len(stream.train) // config.batch_size for stream in streams.values()) * config.epochs
     info = RunInfo(directory, tuple(plan.tasks), plan.resolved(), steps)
+    tracker = Tracker(info, plan.host, console, config.epochs)
     training = Training(
         plan=plan,
         model=model,
@@ -122,17 +133,17 @@ def assemble(
         optimizer=build_optimizer(model, plan.optimizer, plan.config.optimizer),
         freezer=Freezer(model, built.freeze, plan.config.freeze.frozen_norm),
         precision=precision,
-        loader=loader_settings(config, precision.device),
-        tracker=Tracker(info, plan.host, console, config.epochs),
-        store=Store(directory),
+        loader=replace(loader_settings(config, precision.device), check=signals.check),
+        tracker=tracker,
+        store=Saver(directory, plan.config.checkpoint, tracker.saved, tracker.warn),
         signals=signals,
         average=make_average(model, config),
         mixing=None if plan.config.mix is None else Mixing(plan.config.mix, tasks),
         adapter=built.adapter,
     )
     if resume:
-        restore(training, last_checkpoint(training.store, directory), force=force)
-        training.tracker.rewind(training.step)
+        restore(training, last_checkpoint(training.store, directory, tracker.warn), force=force)
+        training.tracker.rewind(training.step, evaluated=not training.at_open_end)
         console.print(f"continuing after step {training.step} of {training.steps}")
     start = load_start(directory, training.start) if resume else model.state_dict()
     if plan.regularizers:
@@ -211,10 +222,11 @@ def write_resolved(plan: Plan, directory: Path, *, until: int | None = None) -> 
     final = directory / "resolved.yaml"
     if until is not None:
         write_text(final.with_name(f"resolved-until-step-{until:08d}.yaml"), final.read_text(encoding="utf-8"))
-        write_text(final, text)
+        publish(final, [text.encode()])
         return
-    with final.open("x", encoding="utf-8") as file:  # never another run's
-        file.write(text)
+    if final.exists():
+        raise FileExistsError(errno.EEXIST, "belongs to another run", str(final))
+    publish(final, [text.encode()])
 
 
 def git_revision() -> str | None:
@@ -229,63 +241,3 @@ def git_revision() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.strip() or None if answer.returncode == 0 else None
-
-
-def summarise_run(training: Training, directory: Path, console: Console) -> None:
-    """Evaluate the best checkpoint on `test` where there is one, write ``summary.json`` and show the results."""
-    plan, best = training.plan, training.judge.best
-    metrics = {"val": best.values}
-    path = best_or_last(directory)
-    load_model(training.judged, training.store.load(path, for_training=False).model, path)
-    if best.step and any(stream.test is not None for stream in training.streams.values()):
-        metrics["test"] = evaluate_split(training, "test").values
-        training.tracker.log(best.step, best.epoch, "test", metrics["test"])
-    summary = {
-        "task": next(iter(plan.tasks.values())).task.component.name if not plan.joint else list(plan.tasks),
-        "strategy": plan.strategy,
-        "seed": plan.config.train.seed,
-        "metrics": {split: without_nan(values) for split, values in metrics.items()},
-        "start": without_nan(training.start_values),
-        "primary": plan.monitor.name,
-        "best_step": best.step,
-        "best_epoch": best.epoch,
-        "mixed": best.mixed,
-        "epochs": training.epoch,
-        "seconds": round(time.perf_counter() - training.started, 3),
-        "images_per_second": round(training.images / training.seconds, 2) if training.seconds else None,
-        "device": str(training.precision.device),
-        "precision": training.precision.name,
-        "parameters": {"total": sum(p.numel() for p in training.model.parameters()), "trained": training.trained},
-        **without_nan({"moved": moved(training, directory)}),
-        "peak_memory": {
-            "bytes": training.memory.bytes,
-            "of": "cuda" if training.precision.device.type == "cuda" else "process",
-        },
-    }
-    (directory / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    if best.step:
-        columns = {"at the start": training.start_values, **metrics}
-        title = f"best checkpoint, epoch {best.epoch}"
-        if best.mixed is not None:
-            title += f", {best.mixed:g} of it mixed with {1 - best.mixed:g} of the start"
-        show_results(console, columns, title)
-        before = training.start_values.get(plan.monitor.name, math.nan)
-        if training.judge.gain(before, best.value) > 0:
-            training.tracker.warn(f"{plan.monitor.name} was better at the start: {before:.4g}; training has done harm")
-    else:
-        training.tracker.warn(
-            f"no checkpoint is the best: {plan.monitor.name} was never a finite number; "
-            "`ftengine evaluate` and `predict` take the last one"
-        )
-    console.print(f"run directory: {directory}", soft_wrap=True)
-
-
-def moved(training: Training, directory: Path) -> float:
-    """How far the backbone of the best checkpoint is from where it started: ‖w - w0‖ / ‖w0‖, adapters merged."""
-    end, begin = (copy.deepcopy(training.judged.backbone) for _ in range(2))
-    tensors = load_start(directory, training.start)
-    begin.load_state_dict({name: tensors[f"backbone.{name}"] for name in begin.state_dict()})
-    if training.adapter is not None:
-        training.adapter.merge(end)
-        training.adapter.merge(begin)
-    return distance(end, begin.state_dict())["backbone"]

@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-import safetensors.torch
 from torch import Tensor, nn
 
-from ftengine.checkpoint import load_tensors, sha256, sync
+from ftengine.checkpoint import sha256
+from ftengine.disk import publish
 from ftengine.errors import CheckpointError, name_list
 from ftengine.model import Model
 from ftengine.protocols import Backbone
+from ftengine.tensor_file import encode, load_tensors
 
 FILE = "start.safetensors"
 
@@ -22,15 +23,7 @@ def save_start(directory: Path, model: Model) -> str:
 
     As with a checkpoint, the file is there whole, on the disk, or not at all.
     """
-    temporary = directory / f".{FILE}"
-    # Copies, since safetensors refuses tensors that share memory, as tied weights do.
-    copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    safetensors.torch.save_file(copies, temporary)
-    sync(temporary)
-    digest = sha256(temporary)
-    temporary.rename(directory / FILE)
-    sync(directory)
-    return digest
+    return publish(directory / FILE, encode(model.state_dict()))
 
 
 def load_start(directory: Path, digest: str) -> dict[str, Tensor]:

@@ -99,6 +99,11 @@ class Training:
         """What is evaluated and saved as the model: the average, as soon as there is one."""
         return self.average.model if self.average is not None and self.average.ready else self.model
 
+    @property
+    def at_open_end(self) -> bool:
+        """Whether what comes next is the end of an epoch that is trained, or the evaluation before the first step."""
+        return self.finished_epochs < self.step // self.steps_per_epoch
+
     def lr_factor(self, step: int) -> float:
         """By what every learning rate is multiplied at `step`."""
         average = self.average
@@ -229,7 +234,7 @@ class Training:
         return config.every_minutes is not None and time.perf_counter() - self.saved_at >= 60 * config.every_minutes
 
     def save(self) -> None:
-        """Save the state after `step` steps and as many ends of epochs, if it is not saved yet; or in the background."""
+        """Save the state after `step` steps and `finished_epochs`, if it is not saved yet: now, or in the background."""
         if self.saved == (self.step, self.finished_epochs):
             return
         started = time.perf_counter()

@@ -88,12 +88,12 @@ def _locate(backbone: Backbone, source: WeightSource) -> tuple[Path, str]:
 
 def _of_run(run: Path) -> tuple[dict[str, Tensor], str]:
     """The tensors of a run's best checkpoint, its adapter merged, and what to call them."""
-    from ftengine.checkpoint import best_or_last
+    from ftengine.checkpoint import Store, best_or_last
 
     folder, config = best_or_last(run), run / "resolved.yaml"
     label = f"run:{run} ({folder.name})"
     if not config.is_file() or read(config).data.get("adapter") is None:
-        return read_tensors(folder / "model.safetensors"), label
+        return Store(run).load(folder, for_training=False).model, label
     from ftengine.export import merged_tensors  # it builds the run's model
 
     return merged_tensors(run, folder), f"{label}, with its adapter merged"

@@ -12,55 +12,56 @@ from torch import Tensor
 
 from ftengine.checkpoint import Snapshot, load_model
 from ftengine.config_train import WiseFtConfig
+from ftengine.disk import publish
 from ftengine.finite import without_nan
+from ftengine.judge import Best
 from ftengine.loop import evaluate_split
-from ftengine.resume import last_checkpoint
+from ftengine.run_state import check_state
 from ftengine.start import load_start
 
 if TYPE_CHECKING:
     from ftengine.training import Training
 
 
-def mix_with_start(run: Training, config: WiseFtConfig, directory: Path) -> bool:
+def mix_with_start(run: Training, config: WiseFtConfig, directory: Path) -> None:
     """Evaluate (1 - a) * start + a * end on `val` for each `a` of the grid, where the end is the last checkpoint.
 
     A mixture that is better than every checkpoint so far is saved, and becomes the best. All evaluations are written
-    to ``wise_ft.json``. A run whose best is such a mixture keeps it. False: a signal came before the last one.
+    to ``wise_ft.json``. A run whose best is such a mixture keeps it.
     """
-    last, best = last_checkpoint(run.store, directory), run.store.find("best")
-    name = f"{last.path.name}-mixed"
+    end, best = run.store.find("last"), run.store.find("best")
+    assert end is not None
+    name = f"step-{run.step:08d}-mixed"
     if best is not None and best.name == name:  # it was done before
-        run.judge.load_state(run.store.load(best, for_training=False).state["judge"])
-        return True
+        done = run.store.load(best, for_training=False)
+        check_state(done.state, best)
+        run.judge.load_state(done.state["judge"])
+        return
+    last = run.store.load(end, for_training=True)
     start = load_start(directory, run.start)
     before, chosen, rows = run.judge.best.value, None, []
     run.tracker.say(f"mixing the weights of the start and of epoch {run.epoch:g}")
     for alpha in sorted(config.grid, reverse=True):  # from the end on: of two that are equal, the nearer to it
         load_model(run.judged, mixed(start, last.model, alpha, heads=config.heads), last.path)
         evaluation = evaluate_split(run, "val", pictures=False)
-        if run.signals.received:
-            return False
         rows.append({"alpha": alpha, **without_nan(evaluation.values)})
         value = run.judge.value(evaluation)
         better = run.judge.gain(value, run.judge.best.value) > 0
         if better:
             chosen = alpha
-            found = run.judge.best
-            found.value, found.values = value, dict(evaluation.values)
-            found.step, found.epoch, found.mixed = run.step, round(run.epoch), alpha
+            run.judge.adopt(Best(value, run.step, round(run.epoch), dict(evaluation.values), mixed=alpha))
         mark = "  best so far" if better else ""
         run.tracker.say(f"  {alpha:.2f} of the end: {run.plan.monitor.name} {evaluation.monitored:.4g}{mark}")
     text = json.dumps({"primary": run.plan.monitor.name, "chosen": chosen, "grid": rows}, indent=1)
-    (directory / "wise_ft.json").write_text(text + "\n")
+    publish(directory / "wise_ft.json", [text.encode() + b"\n"])
     if chosen is None:
         run.tracker.say(f"no mixture is better than the best checkpoint, {before:.4g}: that stays")
-        return True
+        return
     state = {**last.state, "judge": run.judge.state(), "wise_ft": chosen}
     path = run.store.write(name, Snapshot(mixed(start, last.model, chosen, heads=config.heads), {}, {}, state))
     run.store.point("best", path)
     run.store.prune()
     run.tracker.saved(path)
-    return True
 
 
 def mixed(start: Mapping[str, Tensor], end: Mapping[str, Tensor], alpha: float, *, heads: bool) -> dict[str, Tensor]:

@@ -8,7 +8,6 @@ import torch
 from tiny import TinyBackbone, make_model
 from torch import nn
 
-import ftengine.start as module
 from ftengine.errors import CheckpointError
 from ftengine.start import distance, load_start, save_start, start_values
 
@@ -61,20 +60,13 @@ def test_a_kill_while_it_is_written_leaves_no_start(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "sync", killed)
+        patch.setattr("os.fsync", killed)
         with pytest.raises(KeyboardInterrupt):
             save_start(tmp_path, make_model())
     assert not (tmp_path / "start.safetensors").exists()
     digest = save_start(tmp_path, make_model())
     assert load_start(tmp_path, digest)
     assert [entry.name for entry in tmp_path.iterdir()] == ["start.safetensors"]
-
-
-def test_the_file_and_its_folder_are_on_the_disk_in_that_order(tmp_path, monkeypatch):
-    synced = []
-    monkeypatch.setattr(module, "sync", lambda path: synced.append((path.name, (tmp_path / module.FILE).exists())))
-    save_start(tmp_path, make_model())
-    assert synced == [(".start.safetensors", False), (tmp_path.name, True)]
 
 
 def test_a_missing_file_is_named_with_what_to_do(tmp_path):

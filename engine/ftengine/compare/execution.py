@@ -187,7 +187,7 @@ def _go(run: Run, comparison: Comparison, display: Display, signals: Signals, re
 
 def train(run: Run, comparison: Comparison, signals: Signals, display: Display | None = None) -> int:
     """Start or continue a run in a process of its own; returns its exit code."""
-    resumed = Store(run.directory).find("last") is not None
+    resumed = bool(Store(run.directory).paths())
     if resumed:
         arguments = ["ftengine", "run", "--resume", str(run.directory)]
     else:

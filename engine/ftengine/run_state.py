@@ -1,0 +1,83 @@
+"""What the ``state.json`` of a checkpoint that can be trained on must hold.
+
+A checkpoint is data from wherever the user has it: what is in it is looked at before any of it is used. What the parts
+of a run say of themselves (``tasks``, ``freeze``, ``optimizer``, ``scaler``) they look at themselves.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ftengine.errors import CheckpointError
+
+Count = Annotated[int, Field(ge=0, le=2**62)]
+Seconds = Annotated[float, Field(ge=0, le=1e12)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class BestState(_Part):
+    """`ftengine.judge.Best`; null is NaN."""
+
+    value: float | None
+    step: Count
+    epoch: Count
+    values: dict[str, float | None]
+    since: Count
+    reference: float | None
+    mixed: float | None
+
+
+class JudgeState(_Part):
+    best: BestState
+    latest: BestState
+    history: list[float | None]
+
+
+class MeterState(_Part):
+    sums: dict[str, float]
+    counts: dict[str, float]
+    samples: Count
+    steps: Count
+
+
+class RunState(_Part):
+    step: Count
+    epoch: Annotated[float, Field(ge=0)]
+    finished_epochs: Annotated[int, Field(ge=-1, le=2**62)]
+    tasks: dict[str, Any]
+    data: dict[str, dict[str, str]]
+    start: str
+    start_values: dict[str, float | None]
+    judge: JudgeState
+    freeze: dict[str, Any]
+    audit: dict[str, tuple[str, Count]]
+    optimizer: dict[str, Any]
+    scaler: dict[str, float | int]
+    left_out: Count
+    parts: Annotated[int, Field(ge=1, le=2**31)]
+    averaged: Count
+    epoch_loss: tuple[float, Count]
+    meter: MeterState
+    since_logged: float
+    elapsed: Seconds
+    images: Count
+    seconds: Seconds
+    trained: Count
+    peak_memory: Count
+
+
+def check_state(state: Mapping[str, Any], path: Path) -> None:
+    """Raises CheckpointError, which names every place, unless `state` is of the right types and in range."""
+    try:
+        RunState.model_validate_json(json.dumps(state))
+    except ValidationError as error:
+        shown = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:4]]
+        raise CheckpointError(f"{path}: state.json is not the state of a run\n  " + "\n  ".join(shown)) from None
