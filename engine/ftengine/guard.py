@@ -30,12 +30,16 @@ class Computed:
 
 @dataclass
 class Watched:
-    """What is left to be said of one step, from 0: whether it was `broken`, bool scalar on the device."""
+    """What is left to be said of one step, from 0: whether it was `broken`, bool scalar on the device.
+
+    `whole`: the loss of the whole step, where `parts` are only those that this process has computed.
+    """
 
     step: int
     broken: Tensor
     norm: Tensor
     parts: Sequence[Computed]
+    whole: Sequence[Computed]
 
 
 @dataclass(frozen=True)
@@ -71,10 +75,10 @@ class NumberGuard:
     waiting: list[Watched] = field(default_factory=list)
 
     def check(self) -> tuple[list[Sequence[Computed]], list[Fault]]:
-        """The parts of each good step since the last check, and every broken one; a synchronisation point on a GPU."""
+        """The loss of each good step since the last check, and every broken one; a synchronisation point on a GPU."""
         watched, self.waiting = self.waiting, []
         broken = torch.stack([one.broken for one in watched]).tolist() if watched else []
-        good = [one.parts for one, bad in zip(watched, broken, strict=True) if not bad]
+        good = [one.whole for one, bad in zip(watched, broken, strict=True) if not bad]
         faults = [self._fault(one) for one, bad in zip(watched, broken, strict=True) if bad]
         return good, faults
 

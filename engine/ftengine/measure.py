@@ -31,7 +31,8 @@ def relative_gradients(run: Training, batches: int) -> dict[str, float]:
     model, config, precision = run.model, run.plan.config.train, run.precision
     # In half precision a gradient may vanish or overflow; the scaler, which prevents that, must not learn from this.
     context = nullcontext if precision.name == "fp16" else precision.autocast
-    one_image = config.batch_size == config.accumulate
+    parts = run.micro.parts * run.world.size  # each process computes whole batches, in parts as large as training's
+    one_image = config.batch_size == config.accumulate * run.world.size
     with _everything_trains(model, one_image=one_image) as stages:
         feeds = {}
         for name, stream in run.streams.items():
@@ -43,7 +44,7 @@ def relative_gradients(run: Training, batches: int) -> dict[str, float]:
             seed_step(config.seed, step, precision.device)
             for name, stream in run.streams.items():
                 batch = next(feeds[name])
-                for part in batch.split(run.micro.parts):
+                for part in batch.split(parts):
                     part = part.to(precision.device)
                     if run.mixing is not None:
                         part = run.mixing(part, stream.tasks)

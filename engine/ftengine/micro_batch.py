@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -32,11 +32,15 @@ class Attempt:
 
 @dataclass
 class MicroBatches:
-    """In how many `parts` each batch is computed, of at most `most` (its samples); `may_grow` when memory runs out."""
+    """In how many `parts` each batch is computed, of at most `most` (its samples); `may_grow` when memory runs out.
+
+    `agree` makes of the parts that this process wants those of all processes of the run: the most.
+    """
 
     parts: int
     most: int
     may_grow: bool = False
+    agree: Callable[[int], int] = lambda parts: parts
 
     @contextmanager
     def retry(self, model: Model, optimizer: torch.optim.Optimizer) -> Iterator[Attempt]:
@@ -64,6 +68,10 @@ class MicroBatches:
             before = self._parts()
             self.parts = min(2 * self.parts, self.most)
             attempt.text = f"out of memory in {before}: the step is done again in {self._parts()}"
+        if self.may_grow:
+            wanted, self.parts = self.parts, self.agree(self.parts)
+            if self.parts > wanted or not attempt.done:
+                attempt.done = False
         if not attempt.done:  # outside of the handler, whose traceback holds on to the tensors of the failed attempt
             optimizer.zero_grad(set_to_none=True)
             with torch.no_grad():

@@ -29,15 +29,16 @@ def take_step(run: Training, feeds: Mapping[str, Iterator[StreamBatch]], step: i
     run.keep_buffers()
     done = False
     while not done:
-        seed_step(config.seed, step, run.precision.device)
+        seed_step(config.seed, step, run.precision.device, run.world.rank)
         with run.micro.retry(run.model, optimizer) as attempt:
             parts = compute_gradients(run, batches)
         done = attempt.done
         if attempt.text:
             run.tracker.warn(attempt.text)
+    whole = run.exchange.step(parts, stop=run.signals.received or 0, due=run.minutes_are_over())
     scaler.unscale_(optimizer)
     norm = gradient_norm(run.model)
-    left_out, broken = judge(run, parts, norm)
+    left_out, broken = judge(run, whole, norm)
     if config.clip_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(run.model.parameters(), config.clip_norm, norm)
     with memory_for_state():
@@ -49,7 +50,7 @@ def take_step(run: Training, feeds: Mapping[str, Iterator[StreamBatch]], step: i
     scaler.update()
     optimizer.zero_grad(set_to_none=True)
     run.gradient_norm = norm
-    run.guard.waiting.append(Watched(step, broken, norm, parts))
+    run.guard.waiting.append(Watched(step, broken, norm, parts, whole))
     if not run.guard.on_device:
         run.check_numbers()
 
@@ -89,7 +90,7 @@ def compute_gradients(run: Training, batches: Mapping[str, StreamBatch]) -> list
                 loss, terms = weighted_terms(run.plan, model, forward.results)
                 extra = run.regularizers.terms(model, forward.images, forward.features, weights=once)
                 loss = sum(extra.values(), loss)
-            share = len(part) / len(batch)
+            share = len(part) / len(batch) / run.world.size
             precision.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
             terms |= {f"regularizer/{key}": term for key, term in extra.items()}
             computed.append(

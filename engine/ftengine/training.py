@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,8 +13,10 @@ import torch
 from ftengine.audit import Audit
 from ftengine.averaging import Average, Swa
 from ftengine.data import Split, Stream
+from ftengine.dist import World
 from ftengine.errors import FtengineError, TrainingError, name_list
 from ftengine.evaluate import Evaluation, Show
+from ftengine.exchange import Exchange
 from ftengine.freeze import Freezer
 from ftengine.gallery import Gallery
 from ftengine.guard import KeptBuffers, NumberGuard
@@ -25,6 +28,7 @@ from ftengine.meter import Meter
 from ftengine.micro_batch import MicroBatches
 from ftengine.mixing import Mixing
 from ftengine.model import Model, summarise
+from ftengine.parallel import check_alike, of_all
 from ftengine.plan import Plan
 from ftengine.precision import Precision
 from ftengine.protocols import Adapter, Metric, Prediction, Progress, Task
@@ -32,13 +36,15 @@ from ftengine.regularize import Regularizers
 from ftengine.resume import snapshot
 from ftengine.rollback import roll_back
 from ftengine.saving import Saver
-from ftengine.signals import Signals
+from ftengine.signals import Interrupted, Signals
 from ftengine.track import Tracker
 
 
 @dataclass
 class Training:
     """A run in progress. `step` counts the finished optimizer steps, of `steps`.
+
+    Each process of the run's `world` has one, with the same values; the first one writes.
 
     `start` is the SHA-256 of the file of the weights it started from, `start_values` what these gave on `val`.
     `started` is when it began by this process's clock, had it never been interrupted.
@@ -64,6 +70,7 @@ class Training:
     started: float = field(default_factory=time.perf_counter)
     start: str = ""
     start_values: dict[str, float] = field(default_factory=dict)
+    world: World = field(default_factory=World)
 
     def __post_init__(self) -> None:
         config = self.plan.config.train
@@ -73,7 +80,9 @@ class Training:
         self.guard = NumberGuard(self.steps_per_epoch, config.on_non_finite, on_device=fused)
         models = [self.model] if self.average is None else [self.model, self.average.model]
         self.buffers = KeptBuffers(models if config.on_non_finite.policy != "stop" else [])
-        self.micro = MicroBatches(config.accumulate, config.batch_size, config.auto_micro_batch)
+        own = config.batch_size // self.world.size
+        self.micro = MicroBatches(config.accumulate, own, config.auto_micro_batch, self._most_parts)
+        self.exchange = Exchange(self.world, self.model)
         self.gradient_norm: torch.Tensor | None = None  # of the last step
         self.meter = Meter()
         self.audit = Audit()
@@ -119,7 +128,8 @@ class Training:
         progress = Progress(epoch, self.plan.config.train.epochs)
         wanted = self.freezer.policy.batches_to_measure(progress)
         if wanted:
-            self.tracker.say(self.freezer.policy.measured(relative_gradients(self, wanted)))
+            measured = relative_gradients(self, wanted)
+            self.tracker.say(self.freezer.policy.measured(self.world.from_main(lambda: measured)))
         if not self.freezer.apply(progress):
             return
         self.audit.update(self.model, self.freezer.held(), epoch)
@@ -135,7 +145,7 @@ class Training:
 
     def _check_single_images(self) -> None:
         config, frozen = self.plan.config.train, set(map(id, self.model.frozen_norms))
-        if config.batch_size == config.accumulate and any(
+        if config.batch_size == config.accumulate * self.world.size and any(
             id(n) not in frozen for n in self.model.single_position_norms
         ):
             raise FtengineError(
@@ -202,7 +212,8 @@ class Training:
         """Whatever broke since the last time is said, and dealt with as the config wants; a synchronisation point."""
         good, faults = self.guard.check()
         for parts in good:
-            self.meter.add(parts)
+            self.meter.add(parts, self.world.size)
+        faults = of_all(self.world, faults)
         for fault in faults:
             self.tracker.fault(fault, fault.step / self.steps_per_epoch)
         if not faults:
@@ -231,7 +242,23 @@ class Training:
             return config.every_epochs is not None and epoch % config.every_epochs == 0
         if config.every_steps is not None and self.step % config.every_steps == 0:
             return True
-        return config.every_minutes is not None and time.perf_counter() - self.saved_at >= 60 * config.every_minutes
+        return self.exchange.due if self.world.size > 1 else self.minutes_are_over()
+
+    def minutes_are_over(self) -> bool:
+        """Whether it is time for a checkpoint by this process's clock."""
+        minutes = self.plan.config.checkpoint.every_minutes
+        return minutes is not None and time.perf_counter() - self.saved_at >= 60 * minutes
+
+    def check_signals(self) -> None:
+        """After a step: raises Interrupted if a process of the run had received a signal."""
+        if self.world.size > 1 and self.exchange.stop:
+            self.signals.received = signal.Signals(self.exchange.stop)
+            raise Interrupted(self.signals.received.name)
+        if self.world.size == 1:
+            self.signals.check()
+
+    def _most_parts(self, parts: int) -> int:
+        return self.world.largest([parts])[0]
 
     def save(self) -> None:
         """Save the state after `step` steps and `finished_epochs`, if it is not saved yet: now, or in the background."""
@@ -240,7 +267,9 @@ class Training:
         started = time.perf_counter()
         self.check_numbers()
         self._check_parameters()
-        self.store.put(self.step, snapshot(self), best=self.is_best)
+        check_alike(self.world, self.model, f"after step {self.step}")
+        if self.world.main:
+            self.store.put(self.step, snapshot(self), best=self.is_best)
         self.is_best = False
         self.saved, self.saved_at = (self.step, self.finished_epochs), time.perf_counter()
         self.logged_at += time.perf_counter() - started  # the time of saving is not the training's
