@@ -90,6 +90,8 @@ class Swa(Average):
         """Average `model` in, if it is time."""
         if epoch <= self.first:
             return False
+        if self.updates == epoch - self.first:  # it is, and the run was stopped before its statistics were taken
+            return True
         self._averaged.n_averaged.fill_(self.updates)  # 0: AveragedModel copies; it may have been restored
         self._averaged.update_parameters(model)
         self.updates += 1
@@ -107,7 +109,8 @@ def refresh_norms(
 ) -> None:
     """Take the statistics of `average`'s BatchNorm layers anew: the means over `batches`, each with its tasks.
 
-    Those of layers that are frozen in `model`, of which `average` is the average, stay.
+    Those of layers that are frozen in `model`, of which `average` is the average, stay; and all do as they were if
+    something keeps it from its end.
     """
     frozen = set(map(id, model.frozen_norms))
     norms = [
@@ -121,13 +124,20 @@ def refresh_norms(
         return
     average.eval()
     momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain mean over all batches
-        norm.train()
-    for batch, tasks in batches:
-        with precision.autocast():
-            average(batch.to(precision.device), tasks)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    average.eval()
+    before = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
+    try:
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain mean over all batches
+            norm.train()
+        for batch, tasks in batches:
+            with precision.autocast():
+                average(batch.to(precision.device), tasks)
+    except BaseException:
+        for buffer, kept in before:
+            buffer.copy_(kept)
+        raise
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        average.eval()

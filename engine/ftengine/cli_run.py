@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,13 +86,21 @@ def run(
         raise SystemExit(EXIT_CODES[outcome])
 
 
-def _execute(plan: Plan, directory: Path, **options: Any) -> str:
+def _execute(plan: Plan, directory: Path, *, resume: bool, **options: Any) -> str:
+    from ftengine.signals import Interrupted, Signals
     from ftengine.track import make_console  # rich
 
     console = make_console()
-    with console.status("loading torch"):
-        from ftengine.run import execute
-    return execute(plan, directory, console, **options)
+    with Signals() as signals:
+        try:
+            with console.status("loading torch"):
+                from ftengine.run import execute
+            return execute(plan, directory, console, signals, resume=resume, **options)
+        except Interrupted as signal:
+            console.print(f"stopped by {signal} before it began; nothing was written")
+            again = f"ftengine run --resume {shlex.quote(str(directory))}" if resume else "the same command"
+            console.print(f"continue with: {again}", soft_wrap=True)
+            return str(signal)
 
 
 def default_directory(config: Path, plan: Plan) -> Path:

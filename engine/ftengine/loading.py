@@ -15,11 +15,11 @@ import signal
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import DataLoader, get_worker_info
@@ -30,6 +30,9 @@ from ftengine.errors import DataError, WorkerError
 from ftengine.model import StreamBatch
 from ftengine.order import TrainOrder
 from ftengine.signals import HANDLED
+
+if TYPE_CHECKING:
+    from ftengine.training import Training
 
 Order = TrainOrder | list[list[tuple[int, int]]]
 POLL = 0.5
@@ -60,7 +63,7 @@ class LoaderSettings:
     check: Callable[[], None] = lambda: None
 
 
-def batches(split: Split, order: Order, settings: LoaderSettings) -> Iterator[StreamBatch]:
+def batches(split: Split, order: Order, settings: LoaderSettings) -> Generator[StreamBatch]:
     """The batches that `order` lists; close the iterator to end the workers before the last of them.
 
     Raises DataError for a sample that cannot be read, WorkerError for a worker that died or hangs; none is left then.
@@ -73,6 +76,27 @@ def batches(split: Split, order: Order, settings: LoaderSettings) -> Iterator[St
                 split.quarantine.add(batch.bad)
             if len(batch):  # else all of its samples are left out
                 yield batch
+
+
+def feed(
+    run: Training, name: str, start: int | None = None, stop: int | None = None
+) -> Generator[StreamBatch]:
+    """The training batches of a stream from step `start` (None: the current one) to `stop` (None: the end).
+
+    A stream shorter than the epoch begins its own epochs anew.
+    """
+    split = run.streams[name].train
+    config = run.plan.config.train
+    first, last = run.step if start is None else start, run.steps if stop is None else stop
+    order = TrainOrder(len(split), config.batch_size, config.seed, name, first, last, split.groups)
+    return batches(split, order, run.loader)
+
+
+@contextmanager
+def open_feeds(run: Training) -> Iterator[dict[str, Iterator[StreamBatch]]]:
+    """The training batches of each stream from the current step on; afterwards their workers have ended."""
+    with ExitStack() as held:
+        yield {name: held.enter_context(closing(feed(run, name))) for name in run.streams}
 
 
 class _Watched(TorchDataset[Any]):

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import torch
-
 from ftengine.averaging import refresh_norms
-from ftengine.evaluate import Evaluation, evaluate, weighted_terms
-from ftengine.guard import Computed
-from ftengine.loading import batches
-from ftengine.model import Model, StreamBatch
+from ftengine.evaluate import Evaluation, evaluate
+from ftengine.loading import feed, open_feeds
+from ftengine.model import StreamBatch
 from ftengine.optim import set_learning_rates
-from ftengine.order import TrainOrder
-from ftengine.seeding import seed_step
+from ftengine.signals import Interrupted
+from ftengine.step import take_step
 
 if TYPE_CHECKING:
     from ftengine.training import Training
@@ -23,21 +20,34 @@ if TYPE_CHECKING:
 def fit(run: Training) -> str:
     """Train from ``run.step`` to the end; returns ``finished``, ``stopped early`` or ``interrupted``.
 
-    One step takes one batch from every stream, computes it in `accumulate` parts, and moves the weights once. All
-    state that a resumed run needs is in `run`; the order of samples, augmentation, dropout and learning rate are
-    functions of the step.
+    All state that a resumed run needs is in `run`; the order of samples, augmentation, dropout and learning rate are
+    functions of the step. A signal ends it after a step, or before the next batch is there, also in an evaluation.
     """
-    if run.step == run.steps or run.judge.patience_is_over():  # a run that is over is resumed
-        run.check_frozen()
-        return "finished" if run.step == run.steps else "stopped early"
+    with open_feeds(run) as feeds:
+        try:
+            train(run, feeds)
+            run.save()
+        except Interrupted:
+            run.save()
+            return "interrupted"
+    run.check_frozen()
+    return "finished" if run.step == run.steps else "stopped early"
+
+
+def train(run: Training, feeds: dict[str, Iterator[StreamBatch]]) -> None:
+    """One step takes one batch from every stream, computes it in `accumulate` parts, and moves the weights once."""
     config, freeze = run.plan.config.train, run.plan.config.freeze
-    if run.step == 0:
-        run.begin(evaluate_split(run, "val"))  # what was there before: all that changes from now on is fine-tuning
-    feeds = {name: feed(run, name) for name in run.streams}
-    run.begin_epoch(run.step // run.steps_per_epoch)
-    for step in range(run.step, run.steps):
+    if run.at_open_end:  # of a new run, or of one that was stopped in an evaluation
+        done = run.step // run.steps_per_epoch
+        if done:
+            run.begin_epoch(done - 1)
+        finish_epoch(run, done)
+    first = run.step
+    for step in range(first, run.steps):
         epoch = step // run.steps_per_epoch
-        if step % run.steps_per_epoch == 0:
+        if step in (first, epoch * run.steps_per_epoch):
+            if run.judge.patience_is_over():
+                break
             run.begin_epoch(epoch)
         position = step / run.steps_per_epoch
         set_learning_rates(run.optimizer, run.lr_factor(step), position, freeze.warmup_epochs)
@@ -51,107 +61,32 @@ def fit(run: Training) -> str:
             run.log_training()  # a synchronisation point: the mean losses leave the device
         if run.step % run.steps_per_epoch == 0:
             finish_epoch(run, epoch + 1)
-            if run.judge.patience_is_over():
-                run.save()
-                run.check_frozen()
-                return "stopped early"
-        if run.signals.received:
-            run.save()
-            return "interrupted"
+        run.signals.check()
         if run.save_is_due():
             run.save()
-    run.save()
-    run.check_frozen()
-    return "finished"
-
-
-def take_step(run: Training, feeds: dict[str, Iterator[StreamBatch]], step: int) -> None:
-    """One optimizer step of a model in train mode, with the learning rates as they are set.
-
-    Where the numbers break, nothing moves, and the config says what happens; where memory runs out, the same step is
-    done again in smaller parts if the config allows it.
-    """
-    config, optimizer, scaler = run.plan.config.train, run.optimizer, run.precision.scaler
-    batches = {name: next(feeds[name]) for name in run.streams}
-    while True:
-        seed_step(config.seed, step, run.precision.device)
-        with run.micro.retry(run.model, optimizer) as attempt:
-            parts = compute_gradients(run, batches)
-        if attempt.done:
-            break
-        run.tracker.warn(attempt.text)
-    scaler.unscale_(optimizer)
-    norm = gradient_norm(run.model)
-    finite = torch.stack([part.loss for part in parts]).isfinite().all()
-    if not scaler.is_enabled():  # fp16's scaler leaves out the steps whose gradients overflow, as it must now and then
-        finite = finite & norm.isfinite()
-    if run.guard.judge(step, ~finite, norm, parts):
-        if config.clip_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(run.model.parameters(), config.clip_norm, norm)
-        scaler.step(optimizer)
-        scaler.update()
-        for part in parts:
-            run.meter.add(part)
-        run.gradient_norm = norm
-    else:
-        run.check_numbers()
-    optimizer.zero_grad(set_to_none=True)
-
-
-def compute_gradients(run: Training, batches: dict[str, StreamBatch]) -> list[Computed]:
-    """Add the gradients of the mean loss of each stream's batch, computed in parts; returns the parts."""
-    precision, model = run.precision, run.model
-    computed = []
-    once = True  # the terms of the weights are counted with the first batch only
-    for name, batch in batches.items():
-        tasks = run.streams[name].tasks
-        for part in batch.split(run.micro.parts):
-            part = part.to(precision.device)
-            if run.mixing is not None:
-                part = run.mixing(part, tasks)
-            with precision.autocast():
-                forward = model(part, tasks)
-                loss, terms = weighted_terms(run.plan, model, forward.results)
-                extra = run.regularizers.terms(model, forward.images, forward.features, weights=once)
-                loss = sum(extra.values(), loss)
-            share = len(part) / len(batch)
-            precision.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
-            terms |= {f"regularizer/{key}": term for key, term in extra.items()}
-            computed.append(
-                Computed(part.ids, loss.detach(), {key: term.detach() for key, term in terms.items()}, share)
-            )
-        once = False
-    return computed
-
-
-def gradient_norm(model: Model) -> torch.Tensor:
-    """The L2 norm of the gradient of all parameters together, a scalar on the device."""
-    return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-
-
-def feed(run: Training, name: str, start: int | None = None, stop: int | None = None) -> Iterator[StreamBatch]:
-    """A stream's batches from step `start` (None: the current one) to `stop` (None: the end).
-
-    A stream shorter than the epoch begins its own epochs anew.
-    """
-    split = run.streams[name].train
-    config = run.plan.config.train
-    first, last = run.step if start is None else start, run.steps if stop is None else stop
-    order = TrainOrder(len(split), config.batch_size, config.seed, name, first, last, split.groups)
-    return batches(split, order, run.loader)
 
 
 def finish_epoch(run: Training, epoch: int) -> None:
-    """Average, evaluate if it is time, and save; `epoch` counts the epochs that are done."""
+    """Average, evaluate if it is time, and save; `epoch` counts the epochs that are done, 0 before the first step.
+
+    Of what is cut off, nothing counts: a run that goes on does it again.
+    """
+    if epoch == 0:
+        run.begin(evaluate_split(run, "val"))  # what was there before: all that changes from now on is fine-tuning
+        run.finished_epochs = 0
+        return
     run.log_training()
     config = run.plan.config.train
     new_average = run.average is not None and run.average.after_epoch(run.model, epoch)
     if epoch % config.eval_every == 0 or epoch == config.epochs:
+        if run.save_is_due(epoch):
+            run.save()  # whatever happens in the evaluation, which may be long
         if new_average and run.average is not None:
             start = run.step - run.steps_per_epoch
             seen = ((batch, s.tasks) for name, s in run.streams.items() for batch in feed(run, name, start, run.step))
             refresh_norms(run.average.model, run.model, seen, run.precision)
         run.evaluated(evaluate_split(run, "val"), epoch)
+    run.finished_epochs = epoch
     if run.is_best or run.save_is_due(epoch):
         run.save()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -20,8 +20,8 @@ from ftengine.lr_curve import Curve
 from ftengine.meter import Meter
 from ftengine.model import Model, StreamBatch
 from ftengine.optimizers import Rprop
-from ftengine.step import take_step
 from ftengine.signals import Interrupted
+from ftengine.step import take_step
 from ftengine.training import Training
 
 
@@ -79,7 +79,7 @@ def _trial(training: Training) -> Training:
     return trial
 
 
-def _step(trial: Training, feeds: dict[str, Iterator[StreamBatch]]) -> float:
+def _step(trial: Training, feeds: Mapping[str, Iterator[StreamBatch]]) -> float:
     """Move the weights once; the loss before that, NaN if it is not finite."""
     try:
         take_step(trial, feeds, trial.step)

@@ -261,7 +261,7 @@ class Training:
         return self.world.largest([parts])[0]
 
     def save(self) -> None:
-        """Save the state after `step` steps and `finished_epochs`, if it is not saved yet: now, or in the background."""
+        """Save the state after `step` steps and `finished_epochs`, if it is not yet, now or in the background."""
         if self.saved == (self.step, self.finished_epochs):
             return
         started = time.perf_counter()
