@@ -12,7 +12,7 @@ from ftengine.config_refs import OptimizerRef
 from ftengine.errors import CheckpointError
 from ftengine.groups import parameter_groups
 from ftengine.model import Model
-from ftengine.optimizers import Optimizer
+from ftengine.optimizers import SGD, Optimizer
 
 WARMUP_START = 0.01
 """Part of its learning rate with which something that unfreezes begins to rise."""
@@ -29,8 +29,31 @@ def build_optimizer(
     FtengineError for rules that cannot be meant.
     """
     groups = parameter_groups(model, options, ref)
-    optimizer: torch.optim.Optimizer = getattr(torch.optim, options.torch_name)(groups, **options.arguments())
+    arguments = options.arguments()
+    fused = fuses(options, next(model.parameters()).device)
+    if fused:
+        arguments["fused"] = True
+    optimizer: torch.optim.Optimizer = getattr(torch.optim, options.torch_name)(groups, **arguments)
+    if fused and isinstance(options, SGD) and options.momentum > 0:
+        optimizer.register_step_pre_hook(_start_momentum)
     return optimizer
+
+
+def fuses(options: Optimizer, device: torch.device) -> bool:
+    """Whether the optimizer is built in its fused form: on a GPU, where there is one that can leave a step out.
+
+    With dampening, SGD's first step is another than the later ones, and one that is left out must not count as it.
+    """
+    dampened = isinstance(options, SGD) and options.dampening > 0
+    return device.type == "cuda" and options.has_fused and not dampened
+
+
+def _start_momentum(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Momentum begins at zero: torch's fused SGD leaves it uninitialised where the first step is left out."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None and "momentum_buffer" not in (state := optimizer.state[parameter]):
+                state["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def set_learning_rates(

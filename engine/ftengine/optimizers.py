@@ -16,9 +16,13 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class Optimizer(Options):
-    """What every optimizer has in common; `torch_name` is its class in torch.optim."""
+    """What every optimizer has in common; `torch_name` is its class in torch.optim.
+
+    `has_fused`: torch has a form of it that runs as one kernel on the device, and that leaves a step out by itself.
+    """
 
     torch_name: ClassVar[str] = ""
+    has_fused: ClassVar[bool] = False
     lr: float = Field(0.001, gt=0, description="Learning rate: the schedule multiplies it.")
     weight_decay: float = Field(0.0, ge=0, description="Weight decay, as the optimizer defines it.")
 
@@ -36,6 +40,7 @@ class SGD(Optimizer):
     """Stochastic gradient descent, with momentum."""
 
     torch_name = "SGD"
+    has_fused = True
     lr: float = Field(0.01, gt=0, description="Learning rate: the schedule multiplies it.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum.")
     dampening: float = Field(0.0, ge=0, description="Dampening of the momentum.")
@@ -52,6 +57,7 @@ class Adam(_Adaptive):
     """Adam (Kingma and Ba 2015); its weight decay is added to the gradient."""
 
     torch_name = "Adam"
+    has_fused = True
     amsgrad: bool = Field(False, description="Keep the maximum of the second moment (Reddi et al. 2018).")
 
 
@@ -100,6 +106,7 @@ class Adagrad(Optimizer):
     """Adagrad (Duchi et al. 2011)."""
 
     torch_name = "Adagrad"
+    has_fused = True
     lr: float = Field(0.01, gt=0, description="Learning rate: the schedule multiplies it.")
     lr_decay: float = Field(0.0, ge=0, description="Decay of the learning rate.")
     initial_accumulator_value: float = Field(0.0, ge=0, description="Start of the sum of squares.")
