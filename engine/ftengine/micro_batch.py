@@ -69,9 +69,11 @@ class MicroBatches:
             self.parts = min(2 * self.parts, self.most)
             attempt.text = f"out of memory in {before}: the step is done again in {self._parts()}"
         if self.may_grow:
-            wanted, self.parts = self.parts, self.agree(self.parts)
-            if self.parts > wanted or not attempt.done:
+            before, wanted = self._parts(), self.parts
+            self.parts = self.agree(wanted)
+            if self.parts > wanted:
                 attempt.done = False
+                attempt.text = f"out of memory in {before} elsewhere: the step is done again in {self._parts()}"
         if not attempt.done:  # outside of the handler, whose traceback holds on to the tensors of the failed attempt
             optimizer.zero_grad(set_to_none=True)
             with torch.no_grad():

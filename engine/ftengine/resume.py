@@ -37,7 +37,7 @@ def snapshot(run: Training) -> Snapshot:
         "optimizer": plain,
         "scaler": run.precision.state(),
         "left_out": run.guard.left_out,
-        "parts": run.micro.parts,
+        "parts": run.micro.parts * run.world.size,
         "averaged": 0 if run.average is None else run.average.updates,
         "epoch_loss": list(run.epoch_loss),
         "meter": run.meter.state(),
@@ -62,7 +62,8 @@ def restore(run: Training, checkpoint: Checkpoint, *, force: bool = False) -> No
     if state["step"] > run.steps:
         raise CheckpointError(f"{checkpoint.path}: {state['step']} steps are done, and the config wants {run.steps}")
     restore_learning(run, checkpoint)
-    run.guard.left_out, run.micro.parts = state["left_out"], max(state["parts"], run.micro.parts)
+    run.guard.left_out = state["left_out"]
+    run.micro.parts = max(-(-state["parts"] // run.world.size), run.micro.parts)  # as small as they were
     if state["monitor"] == run.plan.monitor.name:  # by another measure nothing was the best yet
         run.judge.load_state(state["judge"])
     try:
