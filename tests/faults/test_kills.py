@@ -1,0 +1,170 @@
+"""A run that is killed at any point, and resumed, ends as one that was not: to the last bit."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ftengine.identical import compare_runs, metric_lines
+from run_configs import BASE, merged
+
+TWENTY = merged(
+    BASE,
+    {
+        "head": {"name": "mlp", "hidden": [16], "dropout": 0.3},
+        "metrics": ["acme/error_rate"],
+        "augment": [{"name": "Affine", "rotate": [-20, 20], "p": 0.7}],
+        "freeze": {"name": "gradual", "warmup_epochs": 0.5},
+        "checkpoint": {"every_steps": 3, "keep": 2},
+        "train": {"epochs": 5, "batch_size": 12, "accumulate": 2, "ema": 0.8, "log_every": 2},
+    },
+)
+"""Five epochs of four steps."""
+POINTS, SEED = 500, 20261121
+
+
+class Server:
+    """A process that has imported all that a run needs, and forks one for each command."""
+
+    def __init__(self, site, folder, warm):
+        self.folder = folder
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        script = Path(__file__).with_name("fork_server.py")
+        command = [sys.executable, str(script), str(site), json.dumps([str(part) for part in warm])]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    def __call__(self, *arguments, **more):
+        """Run ``ftengine`` with `arguments`; returns its exit code."""
+        request = {"arguments": [str(argument) for argument in arguments], "log": str(self.folder / "log"), **more}
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        assert answer, "the server has died"
+        return int(answer)
+
+    def log(self):
+        """What the commands have printed since the last time."""
+        file = self.folder / "log"
+        text = file.read_text()
+        file.unlink()
+        return text
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("kills")
+
+
+@pytest.fixture(scope="module")
+def config(folder):
+    file = folder / "config.yaml"
+    file.write_text(yaml.safe_dump(TWENTY))
+    return file
+
+
+@pytest.fixture(scope="module")
+def server(third_party_site, folder, config):
+    """It makes the reference run itself, which imports and reads all that the others need."""
+    made = Server(third_party_site, folder, ["run", "--config", config, "--output", folder / "reference"])
+    yield made
+    made.end()
+
+
+@pytest.fixture(scope="module")
+def reference(server, folder):
+    assert server("--version") == 0  # the server answers: its own run is done
+    server.log()
+    return folder / "reference"
+
+
+def until_done(server, config, directory, kills):
+    """Run in `directory`, killed once for each of `kills`, and then to the end; returns how many kills there were."""
+    killed = 0
+    for kill in [*kills, None]:
+        started = (directory / "checkpoints" / "last.json").exists()
+        if not started:
+            shutil.rmtree(directory, ignore_errors=True)
+        arguments = ["--resume", directory] if started else ["--config", config, "--output", directory]
+        code = server("run", *arguments, **({} if kill is None else {"kill": kill}))
+        assert code == (-9 if code == -9 and kill else 0), server.log()
+        killed += code == -9
+    return killed
+
+
+def assert_same(directory, reference):
+    """Last and best checkpoint, metrics and summary are those of the reference."""
+    assert compare_runs(directory, reference).differences == []
+    ours, theirs = (json.loads((path / "summary.json").read_text()) for path in (directory, reference))
+    for key in ("metrics", "start", "best_step", "best_epoch", "epochs", "moved", "parameters"):
+        assert ours[key] == theirs[key]
+    assert metric_lines(directory) == metric_lines(reference)
+    best = [
+        json.loads((path / "checkpoints" / "best.json").read_text())["checkpoint"] for path in (directory, reference)
+    ]
+    assert best[0] == best[1]
+    for name in ("model.safetensors", "training.safetensors", "optimizer.safetensors"):
+        files = [path / "checkpoints" / best[0] / name for path in (directory, reference)]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    left = [entry.name for entry in (directory / "checkpoints").iterdir() if entry.name.startswith(".")]
+    assert left == [], "what killed saves left behind is removed"
+
+
+@pytest.mark.parametrize(
+    ("step", "workers"),
+    [
+        pytest.param(
+            step, workers, marks=() if (step, workers) in ((1, 0), (10, 0), (20, 0), (14, 2)) else pytest.mark.slow
+        )
+        for workers in (0, 2)
+        for step in range(1, 21)
+    ],
+)
+def test_killed_in_a_step(server, reference, config, tmp_path, step, workers):
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(merged(TWENTY, {"train": {"workers": workers}})))
+    assert until_done(server, file, tmp_path / "run", [["take_step", step]]) == 1
+    assert_same(tmp_path / "run", reference)
+
+
+@pytest.mark.parametrize(
+    ("what", "at"),
+    [("evaluate_split", 1), ("evaluate_split", 3), ("snapshot", 2), ("summarise_run", 1), ("make_model", 1)],
+)
+def test_killed_elsewhere(server, reference, config, tmp_path, what, at):
+    assert until_done(server, config, tmp_path / "run", [[what, at]]) == 1
+    assert_same(tmp_path / "run", reference)
+
+
+@pytest.mark.slow
+def test_killed_at_many_points(server, reference, config, folder, tmp_path):
+    """Half of the points are spread over all calls, from start to summary; half over all that is done to files."""
+    count = tmp_path / "count.json"
+    assert server("run", "--config", config, "--output", tmp_path / "counted", count=str(count)) == 0
+    totals = json.loads(count.read_text())
+    assert_same(tmp_path / "counted", reference)
+    generator = random.Random(SEED)
+    began, killed, runs = time.monotonic(), 0, 0
+    while killed < POINTS:
+        kills = []
+        while not kills or generator.random() < 0.3:  # killed again, somewhere in what is left
+            what = generator.choice(("call", "disk"))
+            kills.append([what, generator.randint(1, totals[what])])
+        directory = tmp_path / "run"
+        killed += until_done(server, config, directory, kills)
+        assert_same(directory, reference), kills
+        shutil.rmtree(directory)
+        runs += 1
+    print(f"\nseed {SEED}: {killed} kills in {runs} runs, none lost or different, {time.monotonic() - began:.0f} s")
