@@ -56,7 +56,7 @@ class Fault:
     ids: Sequence[str]
 
     def __str__(self) -> str:
-        values = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in self.values.items())
+        values = ", ".join(f"{name} {value:g}" for name, value in self.values.items())
         where = f"at step {self.step} (epoch {self.epoch})"
         return f"the {self.what} is not finite {where}: {values}\n  samples: {', '.join(self.ids)}"
 

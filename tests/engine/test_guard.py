@@ -47,7 +47,7 @@ def test_a_fault_names_the_parts_whose_loss_is_broken(value, shown):
 def test_a_gradient_is_of_all_parts():
     _, (fault,) = guard_of(watched(4, 0.5, 0.5, norm=INF)).check()
     assert str(fault) == (
-        "the gradient is not finite at step 5 (epoch 1): ce 0.5, gradient norm inf\n  samples: s4p0, s4p1"
+        "the gradient is not finite at step 5 (epoch 1): ce 0.5, gradient_norm inf\n  samples: s4p0, s4p1"
     )
 
 
