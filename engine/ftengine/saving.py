@@ -15,6 +15,7 @@ from torch import Tensor
 from ftengine.checkpoint import TENSORS, Snapshot, Store
 from ftengine.config_faults import CheckpointConfig
 from ftengine.disk import require
+from ftengine.signals import Interrupted
 from ftengine.tensor_file import bytes_of
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class Saver(Store):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
-        if kind is None:
+        if kind is None or issubclass(kind, Interrupted):  # what was trained is to be there afterwards
             self.wait()
         elif issubclass(kind, Exception):  # not where the user wants to leave at once
             try:

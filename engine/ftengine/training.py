@@ -32,6 +32,7 @@ from ftengine.parallel import check_alike, of_all
 from ftengine.plan import Plan
 from ftengine.precision import Precision
 from ftengine.protocols import Adapter, Metric, Prediction, Progress, Task
+from ftengine.quarantine import Journal
 from ftengine.regularize import Regularizers
 from ftengine.resume import snapshot
 from ftengine.rollback import roll_back
@@ -71,6 +72,7 @@ class Training:
     start: str = ""
     start_values: dict[str, float] = field(default_factory=dict)
     world: World = field(default_factory=World)
+    journal: Journal | None = None
 
     def __post_init__(self) -> None:
         config = self.plan.config.train
@@ -190,6 +192,7 @@ class Training:
     def log_training(self) -> None:
         """Write the mean losses since the last time; a synchronisation point."""
         self.check_numbers()
+        self.share_bad_samples()
         self.store.poll()
         steps, samples = self.meter.steps, self.meter.samples
         means = self.meter.take()
@@ -266,6 +269,7 @@ class Training:
             return
         started = time.perf_counter()
         self.check_numbers()
+        self.share_bad_samples()
         self._check_parameters()
         check_alike(self.world, self.model, f"after step {self.step}")
         if self.world.main:
@@ -273,6 +277,11 @@ class Training:
         self.is_best = False
         self.saved, self.saved_at = (self.step, self.finished_epochs), time.perf_counter()
         self.logged_at += time.perf_counter() - started  # the time of saving is not the training's
+
+    def share_bad_samples(self) -> None:
+        """All processes of the run know of what any of them could not read."""
+        if self.journal is not None:
+            self.journal.share()
 
     def _check_parameters(self) -> None:
         """Raises TrainingError if a step has broken the model without a loss that shows it; a synchronisation point."""
