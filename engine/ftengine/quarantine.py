@@ -12,6 +12,7 @@ from typing import Any
 
 from ftengine import seeding
 from ftengine.config_faults import BadSampleConfig
+from ftengine.dist import World
 from ftengine.errors import DataError
 from ftengine.files import write_text
 from ftengine.protocols import Dataset
@@ -36,8 +37,8 @@ class BadSample:
 class Quarantine:
     """The samples of one split that cannot be read, of which there may be so many.
 
-    Each process that reads the split has a copy: `known` is what it need not try again. `noted` is the main process's
-    list, which `add` fills from what comes with the batches.
+    Each process that reads the split has a copy: `known` is what it need not try again. `noted` is the list of a
+    process that trains, which `add` fills from what comes with the batches.
     """
 
     def __init__(self, stream: str, split: str, length: int, config: BadSampleConfig) -> None:
@@ -49,6 +50,7 @@ class Quarantine:
         self.allowed = math.floor(config.budget * length + 1e-9 if config.budget < 1 else config.budget)
         self.known: dict[int, BadSample] = {}
         self.noted: dict[int, BadSample] = {}
+        self._fresh: list[BadSample] = []
         self._journal: Journal | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -61,11 +63,17 @@ class Quarantine:
             if sample.index in self.noted:
                 continue
             self.noted[sample.index] = self.known[sample.index] = sample
+            self._fresh.append(sample)
             if self._journal is not None:
                 self._journal.write(self, [sample])
                 if _is_told(len(self.noted)):
                     self._journal.tell(f"{self._count()}: {sample.id}: {sample.cause}")
             self.check()
+
+    def fresh(self) -> list[BadSample]:
+        """What was added since this was last asked."""
+        fresh, self._fresh = self._fresh, []
+        return fresh
 
     def open(self, journal: Journal) -> None:
         """Take what the run's list has of this split, and keep the list up to date from now on."""
@@ -122,10 +130,27 @@ class Journal:
     A resumed run goes on with it: a sample that could not be read stays in quarantine, and is listed once.
     """
 
-    def __init__(self, directory: Path, tell: Callable[[str], None]) -> None:
+    def __init__(self, directory: Path, tell: Callable[[str], None], world: World | None = None) -> None:
         self.file = directory / FILE
         self.tell = tell
+        self._world = world or World()
+        self._splits: list[Quarantine] = []
         self._listed = self._read()
+
+    def follow(self, split: Quarantine) -> None:
+        """Take what the list has of a split, and keep it up to date from now on."""
+        self._splits.append(split)
+        split.open(self)
+
+    def share(self) -> None:
+        """Tell the other processes of the run what this one has met, and be told; all of them call this."""
+        if self._world.size == 1 or not self._splits:
+            return
+        found = self._world.gather([split.fresh() for split in self._splits])
+        for split, *lists in zip(self._splits, *found, strict=True):
+            for samples in lists:
+                split.add(samples)
+            split.fresh()
 
     def of(self, split: Quarantine) -> list[BadSample]:
         """What the list has of a split."""
@@ -137,7 +162,7 @@ class Journal:
 
     def write(self, split: Quarantine, samples: Sequence[BadSample]) -> None:
         """Add a line for each of `samples`; they are on the disk when this returns."""
-        if not samples:
+        if not samples or not self._world.main:
             return
         rows = [{"stream": split.stream, "split": split.split, **vars(sample)} for sample in samples]
         with self.file.open("a", encoding="utf-8") as stream:
@@ -152,7 +177,7 @@ class Journal:
         text = self.file.read_text(encoding="utf-8", errors="replace")
         lines = text.splitlines()
         entries = [entry for line in lines if (entry := _entry(line)) is not None]
-        if len(entries) < len(lines) or not text.endswith("\n"):
+        if self._world.main and (len(entries) < len(lines) or not text.endswith("\n")):
             write_text(self.file, "".join(json.dumps(entry) + "\n" for entry in entries))
         return entries
 

@@ -24,7 +24,7 @@ from ftengine.claim import claim
 from ftengine.config_train import TrainConfig
 from ftengine.disk import make_folder, publish, require_writable
 from ftengine.effects import check_effects
-from ftengine.errors import TrainingError, WorkerError
+from ftengine.errors import DataError, TrainingError, WorkerError
 from ftengine.files import write_text
 from ftengine.freeze import Freezer
 from ftengine.loading import LoaderSettings
@@ -93,10 +93,11 @@ def execute(
                     mix_with_start(training, plan.config.train.wise_ft, directory)
             if ended != "interrupted":
                 summarise_run(training, directory, console)
+                training.share_bad_samples()
             outcome = ended
         except Interrupted:  # all that was trained is saved
             outcome = "interrupted"
-        except (TrainingError, WorkerError) as error:
+        except (TrainingError, WorkerError, DataError) as error:
             last, _ = leads_to(training.store, "last")
             stays = f"the last good checkpoint stays: {last}" if last else "there is no checkpoint yet"
             raise type(error)(f"{error}\n  {stays}") from None
@@ -154,11 +155,11 @@ def assemble(
 
 def list_bad_samples(training: Training, directory: Path) -> None:
     """Keep the list of the samples in quarantine in `directory`, and take up what is in it already."""
-    journal = Journal(directory, training.tracker.warn)
+    journal = training.journal = Journal(directory, training.tracker.warn, training.world)
     for stream in training.streams.values():
         for split in (stream.train, stream.val, stream.test):
             if split is not None and split.quarantine is not None:
-                split.quarantine.open(journal)
+                journal.follow(split.quarantine)
 
 
 def make_average(model: Model, config: TrainConfig) -> Average | None:
