@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -193,14 +194,14 @@ def _torch() -> tuple[ModuleType, Console]:
 def _stopping(directory: Path, console: Console) -> Iterator[Signals]:
     """While signals are noted: one that stops a run stops the comparison, and how to continue is said."""
     from ftengine.compare.children import StoppedBySignal
-    from ftengine.signals import Signals
+    from ftengine.signals import Interrupted, Signals
 
     try:
         with Signals() as signals:
             yield signals
-    except StoppedBySignal as stop:
+    except (StoppedBySignal, Interrupted) as stop:
         if (directory / compare_plan.FILE).is_file():
-            console.print(f"continue with: ftengine compare --resume {directory}", soft_wrap=True)
+            console.print(f"continue with: ftengine compare --resume {shlex.quote(str(directory))}", soft_wrap=True)
         else:
             console.print("stopped before the first run; nothing was written", soft_wrap=True)
         raise SystemExit(stop.code) from None

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ftengine.cli_run import EXIT_CODES, check_empty
+from ftengine.cli_run import check_empty
 from ftengine.errors import FtengineError
 from ftengine.resolve import load
+from ftengine.signals import Interrupted, Signals
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ftengine.lr_curve import Curve, Suggestion
     from ftengine.plan import Plan
-    from ftengine.signals import Signals
 
 
 @click.command("lr-find")
@@ -78,13 +78,15 @@ def lr_find(
     from ftengine.track import make_console  # rich
 
     console = make_console()
-    with console.status("loading torch"):
-        from ftengine.signals import Signals
+    done = 0
     with Signals() as signals:
-        curve = _measure(plan, directory, console, signals, lowest, highest, steps)
-        if signals.received is not None:
-            console.print(f"stopped by {signals.received.name} after step {len(curve.points)}; nothing was written")
-            raise SystemExit(EXIT_CODES[signals.received.name])
+        try:
+            curve = _measure(plan, directory, console, signals, lowest, highest, steps)
+            done = len(curve.points)
+            signals.check()
+        except Interrupted as stop:
+            console.print(f"stopped by {stop} after step {done}; nothing was written")
+            raise SystemExit(stop.code) from None
         from ftengine.lr_curve import ADVICE, suggestions, warnings
         from ftengine.lr_report import write
 
@@ -101,10 +103,11 @@ def _measure(
     """Build the run and test it, with a line that shows how far it is."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from ftengine.lr_find import range_test
-    from ftengine.run import assemble
-
-    training = assemble(plan, directory, console, signals, resume=False)
+    with console.status("loading torch"):
+        from ftengine.lr_find import range_test
+        from ftengine.run import assemble
+    with signals.at_once():
+        training = assemble(plan, directory, console, signals, resume=False)
     console.print(f"trying {steps} learning rates from {lowest:.1e} to {highest:.1e}")
     columns = (
         TextColumn("range test"),

@@ -79,7 +79,7 @@ def finish_epoch(run: Training, epoch: int) -> None:
     config = run.plan.config.train
     new_average = run.average is not None and run.average.after_epoch(run.model, epoch)
     if epoch % config.eval_every == 0 or epoch == config.epochs:
-        if run.save_is_due(epoch):
+        if run.save_is_due() or run.save_is_due(epoch):
             run.save()  # whatever happens in the evaluation, which may be long
         if new_average and run.average is not None:
             start = run.step - run.steps_per_epoch

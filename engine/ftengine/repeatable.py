@@ -23,7 +23,7 @@ from ftengine.data import Item
 from ftengine.document import read
 from ftengine.evaluate import weighted_terms
 from ftengine.identical import tensor_difference
-from ftengine.loop import feed
+from ftengine.loading import feed
 from ftengine.order import TrainOrder
 from ftengine.resolve import resolve
 from ftengine.run import assemble

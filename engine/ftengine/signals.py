@@ -20,7 +20,12 @@ OVER = b"\0"
 
 
 class Interrupted(BaseException):
-    """Not an error: a signal has come, and what was being done is not finished, since it can be done again."""
+    """Not an error: the signal of this name has come, and what was being done, and can be done again, is cut off."""
+
+    @property
+    def code(self) -> int:
+        """The exit code of a process that it ended."""
+        return 128 + signal.Signals[str(self)]
 
 
 class Signals:
@@ -42,7 +47,8 @@ class Signals:
         self._writer.setblocking(False)
         # The handler in C writes each signal's number there before Python gets to run the handler below.
         self._previous_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        threading.Thread(target=self._watch, args=(reader,), name="signals", daemon=True).start()
+        self._watcher = threading.Thread(target=self._watch, args=(reader,), name="signals", daemon=True)
+        self._watcher.start()
         for number in HANDLED:
             self._previous[number] = signal.signal(number, self._note)
         return self
@@ -51,7 +57,9 @@ class Signals:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._previous_fd)
-        self._writer.send(OVER)
+        self._writer.setblocking(True)
+        self._writer.sendall(OVER)
+        self._watcher.join()
         self._writer.close()
 
     def check(self) -> None:

@@ -52,12 +52,15 @@ def run_process(
             cwd=folder,
             process_group=0,
         )
+        signals.children.add(child.pid)  # a second signal is not waited for, here or there
         try:
             code = _wait(child, signals, look)
-        except BaseException:  # a second Ctrl-C: not to be waited for any more
+        except BaseException:
             child.terminate()
             child.wait()
             raise
+        finally:
+            signals.children.discard(child.pid)
     if signals.received is not None:
         raise StoppedBySignal(128 + signals.received)
     if code in STOPPED and code not in accepted:

@@ -35,7 +35,7 @@ from ftengine.errors import ConfigError, FtengineError, TrainingError
 from ftengine.files import write_text
 from ftengine.plan import Plan
 from ftengine.protocols import Task
-from ftengine.signals import Signals
+from ftengine.signals import Interrupted, Signals
 from ftengine.trial import read_tasks, try_to_build
 
 
@@ -144,7 +144,10 @@ class Prepared:
 
 
 def execute(comparison: Comparison, directory: Path, console: Console, signals: Signals) -> None:
-    """Do the runs that are not done, and report; StoppedBySignal when stopped, after a report of what is done."""
+    """Do the runs that are not done, and report.
+
+    Raises StoppedBySignal or Interrupted when stopped, after a report of what is done.
+    """
     runs = comparison.runs(directory)
     outcomes: list[Outcome] = []
     with claim(directory):
@@ -158,7 +161,7 @@ def execute(comparison: Comparison, directory: Path, console: Console, signals: 
                     outcomes.append(outcome)
                     if signals.received is not None:  # while no run was going
                         raise StoppedBySignal(128 + signals.received)
-        except StoppedBySignal:
+        except (StoppedBySignal, Interrupted):
             if outcomes:
                 _report(comparison, outcomes, directory, console, complete=False)
             raise
@@ -222,6 +225,6 @@ def _retained(comparison: Comparison, directory: Path, console: Console, signals
         code = train(run, comparison, signals)
         if code or run.summary is None:
             raise TrainingError(f"the run on the retain data failed; its log is {run.log}\n{last_words(run.log, code)}")
-    retained = Retained(run.directory)
+    retained = Retained(run.directory, signals.check)
     console.print(f"retain data: {retained.name} {retained.reference:.4g} on val with the starting backbone")
     return retained

@@ -14,6 +14,8 @@ already serves, as in Li and Hoiem, Learning without Forgetting (2017).
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -33,11 +35,15 @@ def finetuned_backbone(run: Path) -> dict[str, Tensor]:
 
 
 class Retained:
-    """The run in `directory`, a head on the frozen starting backbone, ready for other backbones."""
+    """The run in `directory`, a head on the frozen starting backbone, ready for other backbones.
 
-    def __init__(self, directory: Path) -> None:
+    `check` is called before each batch of an evaluation, which ends with what it raises.
+    """
+
+    def __init__(self, directory: Path, check: Callable[[], None] = lambda: None) -> None:
         self._opened = open_run(directory, resolve(run_document(directory), trained=True))
-        self._loader = loader_settings(self._opened.plan.config.train, self._opened.precision.device)
+        loader = loader_settings(self._opened.plan.config.train, self._opened.precision.device)
+        self._loader = replace(loader, check=check)
         self._start = copy.deepcopy(self._opened.model.backbone.stages.state_dict())
         self.name = self._opened.plan.monitor.name
         self.reference = self._value()
