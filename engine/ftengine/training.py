@@ -147,9 +147,9 @@ class Training:
 
     def _check_single_images(self) -> None:
         config, frozen = self.plan.config.train, set(map(id, self.model.frozen_norms))
-        if config.batch_size == config.accumulate * self.world.size and any(
-            id(n) not in frozen for n in self.model.single_position_norms
-        ):
+        single = any(id(norm) not in frozen for norm in self.model.single_position_norms)
+        self.micro.least = 2 if single or self.mixing is not None else 1
+        if single and config.batch_size == config.accumulate * self.world.size:
             raise FtengineError(
                 f"train.batch_size {config.batch_size} in {config.accumulate} parts is one image a part, of which a "
                 "BatchNorm layer sees a single value a channel: use larger parts or images, or freeze its stage"
