@@ -79,16 +79,18 @@ def batches(split: Split, order: Order, settings: LoaderSettings) -> Generator[S
 
 
 def feed(
-    run: Training, name: str, start: int | None = None, stop: int | None = None
+    run: Training, name: str, start: int | None = None, stop: int | None = None, *, whole: bool = False
 ) -> Generator[StreamBatch]:
     """The training batches of a stream from step `start` (None: the current one) to `stop` (None: the end).
 
+    Of several processes each gets its part of every batch, or, if wanted, the `whole`.
     A stream shorter than the epoch begins its own epochs anew.
     """
     split = run.streams[name].train
     config = run.plan.config.train
     first, last = run.step if start is None else start, run.steps if stop is None else stop
-    order = TrainOrder(len(split), config.batch_size, config.seed, name, first, last, split.groups)
+    part = (0, 1) if whole else (run.world.rank, run.world.size)
+    order = TrainOrder(len(split), config.batch_size, config.seed, name, first, last, split.groups, *part)
     return batches(split, order, run.loader)
 
 

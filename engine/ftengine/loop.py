@@ -10,6 +10,7 @@ from ftengine.evaluate import Evaluation, evaluate
 from ftengine.loading import feed, open_feeds
 from ftengine.model import StreamBatch
 from ftengine.optim import set_learning_rates
+from ftengine.parallel import agree_on_signals
 from ftengine.signals import Interrupted
 from ftengine.step import take_step
 
@@ -61,7 +62,7 @@ def train(run: Training, feeds: dict[str, Iterator[StreamBatch]]) -> None:
             run.log_training()  # a synchronisation point: the mean losses leave the device
         if run.step % run.steps_per_epoch == 0:
             finish_epoch(run, epoch + 1)
-        run.signals.check()
+        run.check_signals()
         if run.save_is_due():
             run.save()
 
@@ -83,7 +84,8 @@ def finish_epoch(run: Training, epoch: int) -> None:
             run.save()  # whatever happens in the evaluation, which may be long
         if new_average and run.average is not None:
             start = run.step - run.steps_per_epoch
-            seen = ((batch, s.tasks) for name, s in run.streams.items() for batch in feed(run, name, start, run.step))
+            feeds = {name: feed(run, name, start, run.step, whole=True) for name in run.streams}
+            seen = ((batch, run.streams[name].tasks) for name, batches in feeds.items() for batch in batches)
             refresh_norms(run.average.model, run.model, seen, run.precision)
         run.evaluated(evaluate_split(run, "val"), epoch)
     run.finished_epochs = epoch
@@ -95,5 +97,6 @@ def evaluate_split(run: Training, which: str, *, pictures: bool = True) -> Evalu
     """Evaluate the average, where there is one, else the weights in training; `val` with pictures if wanted."""
     splits = [(getattr(stream, which), stream.tasks) for stream in run.streams.values()]
     present = [(split, tasks) for split, tasks in splits if split is not None]
-    show = run.show_pictures() if which == "val" and pictures else None
-    return evaluate(run.plan, run.judged, present, run.metrics, run.precision, run.loader, show)
+    show = run.show_pictures() if which == "val" and pictures and run.world.main else None
+    agree_on_signals(run.world, run.signals)
+    return evaluate(run.plan, run.judged, present, run.metrics, run.precision, run.loader, show, run.world)

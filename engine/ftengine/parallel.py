@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -14,10 +15,10 @@ from ftengine.dist import World
 from ftengine.errors import ConfigError, FtengineError, Problem, TrainingError
 from ftengine.guard import Fault
 from ftengine.model import Model
+from ftengine.signals import Interrupted, Signals
 
 if TYPE_CHECKING:
-    from ftengine.data import Split, Stream
-    from ftengine.training import Training
+    from ftengine.data import Stream
 
 SYNCHRONISED = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -55,7 +56,7 @@ def synchronise_norms(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if type(module) in SYNCHRONISED:
             module.__class__ = nn.SyncBatchNorm
-            module.process_group = None  # type: ignore[assignment]  # that of all processes
+            module.process_group = None  # that of all processes
         elif isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, nn.SyncBatchNorm):
             raise FtengineError(
                 f"train.sync_batchnorm: {name} is a {type(module).__name__}, which does more than BatchNorm and "
@@ -109,16 +110,8 @@ def of_all(world: World, faults: Sequence[Fault]) -> list[Fault]:
     return merged
 
 
-def share_bad_samples(run: Training) -> None:
-    """Let every process know the samples in quarantine of all; rank 0 lists them. Raises DataError over the budget."""
-    quarantines = [split.quarantine for split in _splits(run) if split.quarantine is not None]
-    if run.world.size == 1 or not quarantines:
-        return
-    for found in run.world.gather([list(own.noted.values()) for own in quarantines]):
-        for own, samples in zip(quarantines, found, strict=True):
-            own.add(samples)
-
-
-def _splits(run: Training) -> list[Split]:
-    found = [split for stream in run.streams.values() for split in (stream.train, stream.val, stream.test)]
-    return [split for split in found if split is not None]
+def agree_on_signals(world: World, signals: Signals) -> None:
+    """Raises Interrupted, in all processes of a run, if one of them has received a signal."""
+    if world.size > 1 and (number := world.largest([signals.received or 0])[0]):
+        signals.received = signal.Signals(number)
+        raise Interrupted(signals.received.name)

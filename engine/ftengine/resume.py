@@ -74,9 +74,11 @@ def restore(run: Training, checkpoint: Checkpoint, *, force: bool = False) -> No
     run.audit.load_state(state["audit"])
     run.start, run.start_values = state["start"], with_nan(state["start_values"])
     run.step, run.finished_epochs = run.saved = (state["step"], state["finished_epochs"])
-    if leads_to(run.store, "last")[0] != checkpoint.path:  # the last one is damaged
-        run.store.point("last", checkpoint.path)
-    settle_best(run)
+    if run.world.main:
+        if leads_to(run.store, "last")[0] != checkpoint.path:  # the last one is damaged
+            run.store.point("last", checkpoint.path)
+        settle_best(run)
+    run.judge.load_state(run.world.from_main(run.judge.state))
     run.epoch_loss = (state["epoch_loss"][0], state["epoch_loss"][1])
     run.meter.load(state["meter"], run.precision.device)
     run.started -= state["elapsed"]

@@ -23,6 +23,7 @@ from ftengine.build import make_model, make_streams, make_tasks
 from ftengine.claim import claim
 from ftengine.config_train import TrainConfig
 from ftengine.disk import make_folder, publish, require_writable
+from ftengine.dist import World
 from ftengine.effects import check_effects
 from ftengine.errors import DataError, TrainingError, WorkerError
 from ftengine.files import write_text
@@ -32,6 +33,7 @@ from ftengine.loop import fit
 from ftengine.mixing import Mixing
 from ftengine.model import Model
 from ftengine.optim import build_optimizer
+from ftengine.parallel import agree_on_signals, check_settings, start_alike, synchronise_norms
 from ftengine.plan import Plan
 from ftengine.plugin import RunInfo
 from ftengine.precision import Precision
@@ -55,6 +57,7 @@ def execute(
     console: Console,
     signals: Signals,
     *,
+    world: World | None = None,
     resume: bool = False,
     force: bool = False,
     stop_after: int | None = None,
@@ -63,24 +66,28 @@ def execute(
 
     `force`: also with another config or other data than the run had; both configs stay in the directory. `stop_after`:
     a step after which the run stops as by SIGTERM. A signal's name is the outcome where one has stopped it. Raises
-    Interrupted where that was before there was anything to save, and nothing is written then.
+    Interrupted where that was before there was anything to save, and nothing is written then. `world`: the processes
+    of the run, which all call this.
     """
+    world = world or World()
     with ExitStack() as held:
-        if resume:
+        if resume and world.main:
             held.enter_context(claim(directory))
-        else:
+        elif world.main:
             require_writable(directory)
         with signals.at_once():
-            training = assemble(plan, directory, console, signals, resume=resume, force=force)
-        if force:
+            training = assemble(plan, directory, console, signals, world, resume=resume, force=force)
+        agree_on_signals(world, signals)
+        if force and world.main:
             write_resolved(plan, directory, until=training.step)
-        if not resume:
+        if not resume and world.main:
             require_room(training)
             make_folder(directory)
             held.enter_context(claim(directory))
             write_resolved(plan, directory)
             record_samples(training)
             training.start = save_start(directory, training.model)
+        training.start = world.from_main(lambda: training.start)
         tracker = training.tracker
         tracker.stop_after = stop_after
         list_bad_samples(training, directory)
@@ -111,20 +118,32 @@ def execute(
 
 
 def assemble(
-    plan: Plan, directory: Path, console: Console, signals: Signals, *, resume: bool, force: bool = False
+    plan: Plan,
+    directory: Path,
+    console: Console,
+    signals: Signals,
+    world: World | None = None,
+    *,
+    resume: bool,
+    force: bool = False,
 ) -> Training:
     """Build every part of a run, and say what was built."""
+    world = world or World()
     tasks = make_tasks(plan)
     streams = make_streams(plan, tasks)
-    built = make_model(plan, tasks, pretrained=not resume)
+    built = make_model(plan, tasks, pretrained=not resume and world.main)  # the others are handed the weights
     model = built.model
     config = plan.config.train
-    precision = Precision(config, model.backbone.channels_last)
+    precision = Precision(config, model.backbone.channels_last, world.launch)
+    check_settings(config, world.size, precision.device)
+    if config.sync_batchnorm and world.size > 1:
+        synchronise_norms(model)
     precision.place(model)
+    start_alike(world, model, streams, plan.resolved())
     announce(plan, precision, streams, built.coverage, console, resume=resume)
     steps = max(len(stream.train) // config.batch_size for stream in streams.values()) * config.epochs
     info = RunInfo(directory, tuple(plan.tasks), plan.resolved(), steps)
-    tracker = Tracker(info, plan.host, console, config.epochs)
+    tracker = Tracker(info, plan.host, console, config.epochs, silent=not world.main)
     training = Training(
         plan=plan,
         model=model,
@@ -141,12 +160,14 @@ def assemble(
         average=make_average(model, config),
         mixing=None if plan.config.mix is None else Mixing(plan.config.mix, tasks),
         adapter=built.adapter,
+        world=world,
     )
     if resume:
-        restore(training, last_checkpoint(training.store, directory, tracker.warn), force=force)
+        last = world.from_main(lambda: last_checkpoint(training.store, directory, tracker.warn))
+        restore(training, last, force=force)
         training.tracker.rewind(training.step, evaluated=not training.at_open_end)
         console.print(f"continuing after step {training.step} of {training.steps}")
-    start = load_start(directory, training.start) if resume else model.state_dict()
+    start = world.from_main(lambda: load_start(directory, training.start)) if resume else model.state_dict()
     if plan.regularizers:
         training.regularizers = make_regularizers(plan, model, start, adapted=built.adapter is not None)
     check_effects(plan, training.freezer, training.regularizers)

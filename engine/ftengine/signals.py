@@ -34,9 +34,12 @@ class Signals:
     It ends at once, with exit code 128 + the signal's number and nothing tidied up, also while the main thread is busy
     in code that no Python handler can interrupt. What is on the disk must be whole at any time, and is. The processes
     in `children`, by id, get the second signal too.
+
+    `shared`: one of several processes, which stop where all of them agree to, and not where a signal is noted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, shared: bool = False) -> None:
+        self.shared = shared
         self.received: signal.Signals | None = None
         self.children: set[int] = set()
         self._raises = False
@@ -63,8 +66,8 @@ class Signals:
         self._writer.close()
 
     def check(self) -> None:
-        """Raises Interrupted if a signal has come."""
-        if self.received is not None:
+        """Raises Interrupted if a signal has come, and it is for this process alone to stop."""
+        if self.received is not None and not self.shared:
             raise Interrupted(self.received.name)
 
     @contextmanager

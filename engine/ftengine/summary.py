@@ -7,10 +7,11 @@ import json
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from ftengine.checkpoint import best_or_last, load_model
+from ftengine.checkpoint import Checkpoint, best_or_last, load_model
 from ftengine.disk import publish
 from ftengine.finite import without_nan
 from ftengine.loop import evaluate_split
@@ -22,14 +23,21 @@ from ftengine.training import Training
 
 def summarise_run(training: Training, directory: Path, console: Console) -> None:
     """Evaluate the best checkpoint on `test` where there is one, write ``summary.json`` and show the results."""
-    settle_best(training)
+
+    def find() -> tuple[dict[str, Any], Checkpoint]:
+        settle_best(training)
+        return training.judge.state(), training.store.load(best_or_last(directory), for_training=False)
+
+    state, checkpoint = training.world.from_main(find)
+    training.judge.load_state(state)
     plan, best = training.plan, training.judge.best
     metrics = {"val": best.values}
-    path = best_or_last(directory)
-    load_model(training.judged, training.store.load(path, for_training=False).model, path)
+    load_model(training.judged, checkpoint.model, checkpoint.path)
     if best.step and any(stream.test is not None for stream in training.streams.values()):
         metrics["test"] = evaluate_split(training, "test").values
         training.tracker.log(best.step, best.epoch, "test", metrics["test"])
+    if not training.world.main:
+        return
     summary = {
         "task": next(iter(plan.tasks.values())).task.component.name if not plan.joint else list(plan.tasks),
         "strategy": plan.strategy,
@@ -47,6 +55,7 @@ def summarise_run(training: Training, directory: Path, console: Console) -> None
         "precision": training.precision.name,
         "parameters": {"total": sum(p.numel() for p in training.model.parameters()), "trained": training.trained},
         **without_nan({"moved": moved(training, directory)}),
+        "processes": training.world.size,
         "peak_memory": {
             "bytes": training.memory.bytes,
             "of": "cuda" if training.precision.device.type == "cuda" else "process",

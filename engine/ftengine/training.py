@@ -254,11 +254,11 @@ class Training:
 
     def check_signals(self) -> None:
         """After a step: raises Interrupted if a process of the run had received a signal."""
-        if self.world.size > 1 and self.exchange.stop:
-            self.signals.received = signal.Signals(self.exchange.stop)
-            raise Interrupted(self.signals.received.name)
         if self.world.size == 1:
             self.signals.check()
+        elif self.exchange.stop or self.step == self.tracker.stop_after:
+            self.signals.received = signal.Signals(self.exchange.stop or signal.SIGTERM)
+            raise Interrupted(self.signals.received.name)
 
     def _most_parts(self, parts: int) -> int:
         return self.world.largest([parts])[0]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ftengine.checkpoint import Snapshot, load_model
+from ftengine.checkpoint import Checkpoint, Snapshot, load_model
 from ftengine.config_train import WiseFtConfig
 from ftengine.disk import publish
 from ftengine.finite import without_nan
@@ -29,16 +29,26 @@ def mix_with_start(run: Training, config: WiseFtConfig, directory: Path) -> None
     A mixture that is better than every checkpoint so far is saved, and becomes the best. All evaluations are written
     to ``wise_ft.json``. A run whose best is such a mixture keeps it.
     """
-    end, best = run.store.find("last"), run.store.find("best")
-    assert end is not None
     name = f"step-{run.step:08d}-mixed"
-    if best is not None and best.name == name:  # it was done before
-        done = run.store.load(best, for_training=False)
-        check_state(done.state, best)
-        run.judge.load_state(done.state["judge"])
+
+    def done() -> Checkpoint | None:
+        best = run.store.find("best")
+        if best is None or best.name != name:
+            return None
+        found = run.store.load(best, for_training=False)
+        check_state(found.state, best)
+        return found
+
+    def ends() -> tuple[Checkpoint, dict[str, Tensor]]:
+        end = run.store.find("last")
+        assert end is not None
+        return run.store.load(end, for_training=True), load_start(directory, run.start)
+
+    before_this = run.world.from_main(done)
+    if before_this is not None:
+        run.judge.load_state(before_this.state["judge"])
         return
-    last = run.store.load(end, for_training=True)
-    start = load_start(directory, run.start)
+    last, start = run.world.from_main(ends)
     before, chosen, rows = run.judge.best.value, None, []
     run.tracker.say(f"mixing the weights of the start and of epoch {run.epoch:g}")
     for alpha in sorted(config.grid, reverse=True):  # from the end on: of two that are equal, the nearer to it
@@ -53,9 +63,11 @@ def mix_with_start(run: Training, config: WiseFtConfig, directory: Path) -> None
         mark = "  best so far" if better else ""
         run.tracker.say(f"  {alpha:.2f} of the end: {run.plan.monitor.name} {evaluation.monitored:.4g}{mark}")
     text = json.dumps({"primary": run.plan.monitor.name, "chosen": chosen, "grid": rows}, indent=1)
-    publish(directory / "wise_ft.json", [text.encode() + b"\n"])
+    if run.world.main:
+        publish(directory / "wise_ft.json", [text.encode() + b"\n"])
     if chosen is None:
         run.tracker.say(f"no mixture is better than the best checkpoint, {before:.4g}: that stays")
+    if chosen is None or not run.world.main:
         return
     state = {**last.state, "judge": run.judge.state(), "wise_ft": chosen}
     path = run.store.write(name, Snapshot(mixed(start, last.model, chosen, heads=config.heads), {}, {}, state))
