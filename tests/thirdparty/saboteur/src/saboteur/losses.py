@@ -1,11 +1,27 @@
-"""The loss that fails."""
+"""The losses that fail."""
 
 import os
+import random
 import signal
 
 from torch.nn import functional as F
 
 from ftengine.protocols import Loss
+
+
+class Hidden(Loss):
+    """``cross_entropy``, times a number near 1: a random one, or one that grows with the batches of this process."""
+
+    def __init__(self, options, context):
+        super().__init__()
+        self.what = options.what
+        self.batches = 0
+        self.random = random.Random(os.urandom(8))
+
+    def forward(self, output, batch):
+        self.batches += self.training
+        factor = self.random.uniform(0.9, 1.1) if self.what == "randomness" else 1 + 0.01 * self.batches
+        return {"cross_entropy": factor * F.cross_entropy(output["logits"].float(), batch.targets["label"])}
 
 
 class Failing(Loss):

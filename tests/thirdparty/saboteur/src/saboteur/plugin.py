@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ftengine.plugin import LossSpec, Options, hookimpl
+from ftengine.plugin import DatasetOptions, DatasetSpec, LossSpec, Options, hookimpl
 
 FTENGINE_API = (1, 0)
 
@@ -19,8 +19,35 @@ class FailingOptions(Options):
     trigger: Path = Field(description="It happens only while this file exists.")
 
 
+class HiddenOptions(Options):
+    what: Literal["randomness", "state"] = Field(description="What the engine cannot know of.")
+
+
+class UnstableOptions(DatasetOptions):
+    """The first 64 digits."""
+
+
+@hookimpl
+def register_datasets():
+    yield DatasetSpec(
+        name="unstable",
+        factory="saboteur.datasets:unstable",
+        summary="Digits with noise that is another each time.",
+        options=UnstableOptions,
+        fields=("label",),
+    )
+
+
 @hookimpl
 def register_losses():
+    yield LossSpec(
+        name="hidden",
+        task="classification",
+        factory="saboteur.losses:Hidden",
+        summary="Cross-entropy with randomness or state that the engine does not know of.",
+        options=HiddenOptions,
+        fields=("label",),
+    )
     yield LossSpec(
         name="failing",
         task="classification",
