@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ftengine.claim import claim
 from ftengine.document import Document, dotted, override, read, walk
 from ftengine.errors import CheckpointError, ConfigError, DataError, FtengineError, Problem, name_list
+from ftengine.launch import launched
 from ftengine.plan import Plan
 from ftengine.resolve import load, resolve
 
@@ -22,6 +24,7 @@ EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
 RESUMABLE = (
     "train.workers",
     "train.worker_timeout",
+    "train.process_timeout",
     "train.on_bad_sample",
     "train.device",
     "train.log_every",
@@ -50,6 +53,9 @@ _SET = click.option(
 )
 @click.option("--force", is_flag=True, help="With --resume: go on although the config or the data have changed.")
 @click.option(
+    "--continue", "goes_on", is_flag=True, help="With --config and --output: go on with the run there, if there is one."
+)
+@click.option(
     "--stop-after",
     type=click.IntRange(min=1),
     metavar="STEP",
@@ -62,12 +68,15 @@ def run(
     output: Path | None,
     resume: Path | None,
     force: bool,
+    goes_on: bool,
     stop_after: int | None,
 ) -> None:
     """Fine-tune a model as a config says.
 
     The run directory holds resolved.yaml, metrics.jsonl, summary.json and the checkpoints. Ctrl-C saves and stops.
     """
+    if goes_on and (config is None or output is None or resume is not None):
+        raise click.UsageError("--continue goes with --config FILE and --output DIR: it starts the run, or goes on with it")
     if resume is not None:
         if output is not None:
             raise click.UsageError("--output and --resume exclude each other: a resumed run stays in its directory")
@@ -80,22 +89,40 @@ def run(
     else:
         plan = load(config, assignments, task)
         directory = (output or default_directory(config, plan)).absolute()
-        check_empty(directory)
-    outcome = _execute(plan, directory, resume=resume is not None, force=force, stop_after=stop_after)
+
+    def choose() -> tuple[Path, bool]:
+        """The run's directory, and whether a run goes on there."""
+        if goes_on:
+            return directory, is_begun(directory, plan)
+        if resume is None:
+            check_empty(directory)
+        return directory, resume is not None
+
+    outcome = _execute(plan, choose, force=force, stop_after=stop_after)
     if outcome in EXIT_CODES:
         raise SystemExit(EXIT_CODES[outcome])
 
 
-def _execute(plan: Plan, directory: Path, *, resume: bool, **options: Any) -> str:
+def _execute(plan: Plan, choose: Callable[[], tuple[Path, bool]], **options: Any) -> str:
     from ftengine.signals import Interrupted, Signals
     from ftengine.track import make_console  # rich
 
+    launch = launched()
     console = make_console()
-    with Signals() as signals:
+    console.quiet = not launch.main
+    config = plan.config.train
+    if launch.size == 1:
+        directory, resume = choose()  # before torch is imported: a mistake shows at once
+    with Signals(shared=launch.size > 1) as signals:
         try:
             with console.status("loading torch"):
+                from ftengine.dist import World
+                from ftengine.precision import pick_device
                 from ftengine.run import execute
-            return execute(plan, directory, console, signals, resume=resume, **options)
+            with World.join(launch, pick_device(config.device, launch), config.process_timeout) as world:
+                if launch.size > 1:
+                    directory, resume = world.from_main(choose)
+                return execute(plan, directory, console, signals, world=world, resume=resume, **options)
         except Interrupted as signal:
             console.print(f"stopped by {signal} before it began; nothing was written")
             again = f"ftengine run --resume {shlex.quote(str(directory))}" if resume else "the same command"
@@ -108,6 +135,23 @@ def default_directory(config: Path, plan: Plan) -> Path:
     name = "joint" if plan.joint else next(iter(plan.tasks))
     stem = config.stem if config.stem.startswith(name) else f"{name}-{config.stem}"
     return Path("runs") / f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def is_begun(directory: Path, plan: Plan) -> bool:
+    """Whether there is a run of this config in `directory` to go on with; raises ConfigError for one of another.
+
+    One that ended before its first checkpoint is begun anew: what it has written is overwritten.
+    """
+    if not (directory / "resolved.yaml").is_file():
+        check_empty(directory)
+        return False
+    _agrees(run_document(directory), plan, directory)
+    if any((directory / "checkpoints").glob("*step-*")):
+        return True
+    with claim(directory):
+        for name in ("metrics.jsonl", "resolved.yaml"):  # in this order: with the second there is no run any more
+            (directory / name).unlink(missing_ok=True)
+    return False
 
 
 def check_empty(directory: Path) -> None:
