@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,7 +77,7 @@ def run(
     The run directory holds resolved.yaml, metrics.jsonl, summary.json and the checkpoints. Ctrl-C saves and stops.
     """
     if goes_on and (config is None or output is None or resume is not None):
-        raise click.UsageError("--continue goes with --config FILE and --output DIR: it starts the run, or goes on with it")
+        raise click.UsageError("--continue goes with --config FILE and --output DIR, and without --resume")
     if resume is not None:
         if output is not None:
             raise click.UsageError("--output and --resume exclude each other: a resumed run stays in its directory")
@@ -146,7 +147,7 @@ def is_begun(directory: Path, plan: Plan) -> bool:
         check_empty(directory)
         return False
     _agrees(run_document(directory), plan, directory)
-    if any((directory / "checkpoints").glob("*step-*")):
+    if any(path for pattern in ("step-*", ".replaced-*") for path in (directory / "checkpoints").glob(pattern)):
         return True
     with claim(directory):
         for name in ("metrics.jsonl", "resolved.yaml"):  # in this order: with the second there is no run any more
