@@ -14,6 +14,7 @@ from ftengine.errors import DataError
 from ftengine.loading import LoaderSettings, batches
 from ftengine.model import Model, Result
 from ftengine.order import in_order
+from ftengine.passes import Passes
 from ftengine.plan import Plan
 from ftengine.precision import Precision
 from ftengine.protocols import Metric, Prediction
@@ -65,11 +66,13 @@ def evaluate(
     loader: LoaderSettings,
     show: Show | None = None,
     world: World | None = None,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> Evaluation:
     """Run `model` over each split with its tasks; metrics are reset first. The model is left in eval mode.
 
     Samples in quarantine are left out. `show` is given every prediction, to draw what it will. Raises DataError where
-    no sample of a split could be read.
+    no sample of a split could be read. Where memory runs out, batches are made smaller if the config allows it, of
+    which `warn` is told.
 
     Of several processes each takes a run of batches; `show` sees this one's. What comes out is the same in all of them,
     and the same as in one process: losses and metrics are merged in the order of the batches, in rank 0. Only there are
@@ -82,19 +85,22 @@ def evaluate(
             metric.reset()
     batch_size = plan.config.train.eval_batch_size or plan.config.train.batch_size
     with_loss = all(model.heads[task].loss_in_eval for _, tasks in splits for task in tasks)
+
+    def loss_of(results: Mapping[str, Result]) -> torch.Tensor:
+        return weighted_terms(plan, model, results)[0]
+
     seen = []
     for split, tasks in splits:
+        passes = Passes(
+            model, precision, tasks, loss_of if with_loss else None, plan.config.train.auto_micro_batch, warn
+        )
         losses: list[torch.Tensor] = []
         count, own = 0, in_order(len(split), batch_size)
         for batch in batches(split, [own[index] for index in world.share(len(own))], loader):
-            with precision.autocast():
-                results = model(batch.to(precision.device), tasks).results
-                if with_loss:
-                    value, _ = weighted_terms(plan, model, results)
-                    losses.append(value.float() * len(batch))
-            for task in tasks:
-                head = model.heads[task]
-                predictions = head.predict(results[task].output, results[task].batch)  # type: ignore[operator]
+            made, total = passes(batch)
+            if total is not None:
+                losses.append(total)
+            for task, predictions in made.items():
                 for metric in metrics[task]:
                     metric.update(predictions, batch.truths[task])
                 if show is not None:

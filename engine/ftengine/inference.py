@@ -20,6 +20,7 @@ from ftengine.images import find_images, read_image, require_images
 from ftengine.loading import LoaderSettings, batches
 from ftengine.model import Model
 from ftengine.order import in_order
+from ftengine.passes import Passes
 from ftengine.plan import Plan
 from ftengine.precision import Precision
 from ftengine.protocols import Dataset, Metric, Prediction, Target, Task
@@ -120,14 +121,10 @@ def predict(run: Opened, files: Sequence[Path], loader: LoaderSettings) -> Itera
     """For each image its index in `files`, and each task's prediction."""
     split = Split(ImageFiles(files), {}, {}, run.plan.config.image)
     batch_size = run.plan.config.train.eval_batch_size or run.plan.config.train.batch_size
+    passes = Passes(run.model, run.precision, list(run.tasks), may_split=run.plan.config.train.auto_micro_batch)
     first = 0
     for batch in batches(split, in_order(len(split), batch_size), loader):
-        with run.precision.autocast():
-            results = run.model(batch.to(run.precision.device), list(run.tasks)).results
-        made: dict[str, list[Prediction]] = {}
-        for name in run.tasks:
-            head = run.model.heads[name]
-            made[name] = head.predict(results[name].output, results[name].batch)  # type: ignore[operator]
+        made, _ = passes(batch)
         for offset in range(len(batch)):
             yield first + offset, {name: predictions[offset] for name, predictions in made.items()}
         first += len(batch)

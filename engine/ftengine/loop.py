@@ -99,4 +99,5 @@ def evaluate_split(run: Training, which: str, *, pictures: bool = True) -> Evalu
     present = [(split, tasks) for split, tasks in splits if split is not None]
     show = run.show_pictures() if which == "val" and pictures and run.world.main else None
     agree_on_signals(run.world, run.signals)
-    return evaluate(run.plan, run.judged, present, run.metrics, run.precision, run.loader, show, run.world)
+    run_by = (run.precision, run.loader, show, run.world, run.tracker.warn)
+    return evaluate(run.plan, run.judged, present, run.metrics, *run_by)
