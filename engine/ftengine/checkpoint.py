@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from ftengine.disk import publish, remove, sync, write
 from ftengine.errors import CheckpointError, TrainingError, name_list
-from ftengine.protocols import Task
 from ftengine.tensor_file import encode, load_tensors
 
 NAME = re.compile(r"step-(\d{8,12})(-mixed)?")
@@ -129,10 +128,18 @@ class Store:
         except CheckpointError:  # nobody knows where it leads, so nothing goes
             return
         past = [path for path in self.paths() if last is not None and step_of(path) <= step_of(last)]
-        keep = {last, best, *past[: self.keep]}
+        keep = {last, best, self.rollback_of(last), *past[: self.keep]}
         for entry in self.folder.iterdir():
             if entry not in keep and (NAME.fullmatch(entry.name) or entry.name.startswith((WRITING, REPLACED))):
                 remove(entry)
+
+    def rollback_of(self, path: Path | None) -> Path | None:
+        """The checkpoint that the run of checkpoint `path` goes back to when its numbers break, if it may."""
+        try:
+            step = None if path is None else _read_json(path / "state.json").get("rollback_to")
+        except CheckpointError:
+            return None
+        return self.present(f"step-{step:08d}") if isinstance(step, int) else None
 
     # --- finding -------------------------------------------------------------------------------------------------
 
@@ -261,19 +268,6 @@ def load_model(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> N
             f"of another shape: {name_list(shapes, 4)}"
         )
     model.load_state_dict(dict(tensors))
-
-
-def load_tasks(tasks: Mapping[str, Task], checkpoint: Checkpoint) -> None:
-    """Give every task what it has learned from the training data; raises CheckpointError if it is not its own."""
-    for name, task in tasks.items():
-        try:
-            state = checkpoint.state["tasks"][name]
-            task.load_state(state)
-            same = json.loads(json.dumps(task.state())) == state
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{checkpoint.path}: the state of task {name!r} is damaged: {error!r}") from None
-        if not same:
-            raise CheckpointError(f"{checkpoint.path}: the state of task {name!r} is not what a task writes")
 
 
 def _as_json(data: Mapping[str, Any]) -> list[bytes]:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ftengine.build import make_model, make_tasks
-from ftengine.checkpoint import Store, best_or_last, load_model, load_tasks
+from ftengine.checkpoint import Store, best_or_last, load_model
 from ftengine.document import read
 from ftengine.errors import CheckpointError, FtengineError, name_list
 from ftengine.files import whole
@@ -31,6 +31,7 @@ from ftengine.model import Model
 from ftengine.plan import Plan
 from ftengine.protocols import Task
 from ftengine.resolve import resolve
+from ftengine.run_state import load_tasks
 
 INSIDE = "backbone.stages."
 """What stands before a backbone's names in those of the model."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ftengine.build import make_dataset, make_model, make_split, make_splits, make_tasks
-from ftengine.checkpoint import Store, best_or_last, load_model, load_tasks
+from ftengine.checkpoint import Store, best_or_last, load_model
 from ftengine.data import Split
 from ftengine.document import missing_file
 from ftengine.errors import DataError
@@ -24,6 +24,7 @@ from ftengine.passes import Passes
 from ftengine.plan import Plan
 from ftengine.precision import Precision
 from ftengine.protocols import Dataset, Metric, Prediction, Target, Task
+from ftengine.run_state import load_tasks
 
 
 @dataclass

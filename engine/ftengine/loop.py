@@ -29,7 +29,7 @@ def fit(run: Training) -> str:
             train(run, feeds)
             run.save()
         except Interrupted:
-            run.save()
+            run.save(planned=False)
             return "interrupted"
     run.check_frozen()
     return "finished" if run.step == run.steps else "stopped early"
@@ -62,9 +62,9 @@ def train(run: Training, feeds: dict[str, Iterator[StreamBatch]]) -> None:
             run.log_training()  # a synchronisation point: the mean losses leave the device
         if run.step % run.steps_per_epoch == 0:
             finish_epoch(run, epoch + 1)
-        run.check_signals()
         if run.save_is_due():
             run.save()
+        run.check_signals()
 
 
 def finish_epoch(run: Training, epoch: int) -> None:
@@ -75,6 +75,8 @@ def finish_epoch(run: Training, epoch: int) -> None:
     if epoch == 0:
         run.begin(evaluate_split(run, "val"))  # what was there before: all that changes from now on is fine-tuning
         run.finished_epochs = 0
+        if run.plan.config.train.on_non_finite.policy == "rollback":
+            run.save()  # what to go back to in the first epoch
         return
     run.log_training()
     config = run.plan.config.train

@@ -37,6 +37,7 @@ def snapshot(run: Training) -> Snapshot:
         "optimizer": plain,
         "scaler": run.precision.state(),
         "left_out": run.guard.left_out,
+        "rollback_to": run.rollback_to,
         "parts": run.micro.parts * run.world.size,
         "averaged": 0 if run.average is None else run.average.updates,
         "epoch_loss": list(run.epoch_loss),
@@ -62,7 +63,7 @@ def restore(run: Training, checkpoint: Checkpoint, *, force: bool = False) -> No
     if state["step"] > run.steps:
         raise CheckpointError(f"{checkpoint.path}: {state['step']} steps are done, and the config wants {run.steps}")
     restore_learning(run, checkpoint)
-    run.guard.left_out = state["left_out"]
+    run.guard.left_out, run.rollback_to = state["left_out"], state["rollback_to"]
     run.micro.parts = max(-(-state["parts"] // run.world.size), run.micro.parts)  # as small as they were
     if state["monitor"] == run.plan.monitor.name:  # by another measure nothing was the best yet
         run.judge.load_state(state["judge"])
@@ -104,7 +105,10 @@ def _compare_data(run: Training, checkpoint: Checkpoint, force: bool) -> None:
                 split = getattr(stream, which)
                 data, known = None if split is None else split.data, before.get(which, "")
                 text = what_changed(run.tracker.info.directory, name, which, data, known)
-                changes.append(f"data.{which} of {name!r}: {text}")
+                if text:
+                    changes.append(f"data.{which} of {name!r}: {text}")
+                else:  # the same data, some of which cannot be read any more, go by the same name
+                    stream.fingerprints[which] = known
     for name, task in run.tasks.items():
         lines = state_changes(checkpoint.state["tasks"].get(name), task.state())
         changes += [f"task {name!r}, learned from the training split: {line}" for line in lines]

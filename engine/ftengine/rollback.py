@@ -1,12 +1,12 @@
-"""Back to the weights of the last checkpoint after a step whose numbers broke."""
+"""What follows on steps whose numbers broke: they are told of and left out, or lead back to an earlier checkpoint."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from ftengine.checkpoint import Checkpoint
-from ftengine.errors import TrainingError
-from ftengine.guard import Fault
+from ftengine.errors import CheckpointError
+from ftengine.parallel import of_all
 from ftengine.recovery import last_checkpoint
 from ftengine.resume import restore_learning
 
@@ -14,20 +14,46 @@ if TYPE_CHECKING:
     from ftengine.training import Training
 
 
-def roll_back(run: Training, fault: Fault) -> int:
-    """After `fault`: the last checkpoint's weights, average and optimizer again; returns the number of its steps.
+def settle(run: Training) -> None:
+    """Count the good steps since the last time, and deal with the broken ones; see `Training.check_numbers`."""
+    good, faults = run.guard.check()
+    for parts in good:
+        run.meter.add(parts, run.world.size)
+    faults = of_all(run.world, faults)
+    for fault in faults:
+        run.tracker.fault(fault, fault.step / run.steps_per_epoch)
+    if not faults:
+        return
+    run.guard.decide(faults)
+    # On a GPU good steps may have been taken since the copy: their statistics are kept, if they can be.
+    if not run.guard.on_device or not run.buffers.finite():
+        run.buffers.restore()
+    done = "it is left out"
+    if run.guard.config.policy == "rollback":
+        done = f"the weights are again those after step {roll_back(run)}"
+    for fault in faults:
+        run.tracker.warn(f"{fault}\n  {done}")
 
-    What was frozen since then is as it was there, and is held to that from now on. Raises TrainingError where there is
-    no checkpoint yet.
+
+def roll_back(run: Training) -> int:
+    """The weights, the average and the optimizer of the last planned checkpoint again; returns the number of its steps.
+
+    Where that is damaged, of which the user is told, it is the newest whole one. What was frozen since then is as it
+    was there, and is held to that from now on.
     """
 
-    def last() -> Checkpoint:
-        if run.store.find("last") is None:
-            raise TrainingError(f"{fault}\n  train.on_non_finite: there is no checkpoint yet to roll back to")
-        return last_checkpoint(run.store, run.tracker.info.directory, run.tracker.warn)
+    def good() -> Checkpoint:
+        store = run.store
+        if run.rollback_to is not None:
+            try:
+                return store.read(store.present(f"step-{run.rollback_to:08d}"), for_training=True)
+            except CheckpointError as error:
+                run.tracker.warn(str(error))
+        return last_checkpoint(store, run.tracker.info.directory, run.tracker.warn)
 
     run.check_frozen()
-    checkpoint = run.world.from_main(last)
+    run.store.wait()
+    checkpoint = run.world.from_main(good)
     restore_learning(run, checkpoint)
     run.audit.renew(run.model)
     return int(checkpoint.state["step"])

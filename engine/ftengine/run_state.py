@@ -9,11 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ftengine.errors import CheckpointError
+from ftengine.protocols import Task
+
+if TYPE_CHECKING:
+    from ftengine.checkpoint import Checkpoint
 
 Count = Annotated[int, Field(ge=0, le=2**62)]
 Seconds = Annotated[float, Field(ge=0, le=1e12)]
@@ -62,6 +66,7 @@ class RunState(_Part):
     optimizer: dict[str, Any]
     scaler: dict[str, float | int]
     left_out: Count
+    rollback_to: Count | None
     parts: Annotated[int, Field(ge=1, le=2**31)]
     averaged: Count
     epoch_loss: tuple[float, Count]
@@ -81,3 +86,16 @@ def check_state(state: Mapping[str, Any], path: Path) -> None:
     except ValidationError as error:
         shown = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:4]]
         raise CheckpointError(f"{path}: state.json is not the state of a run\n  " + "\n  ".join(shown)) from None
+
+
+def load_tasks(tasks: Mapping[str, Task], checkpoint: Checkpoint) -> None:
+    """Give every task what it has learned from the training data; raises CheckpointError if it is not its own."""
+    for name, task in tasks.items():
+        try:
+            state = checkpoint.state["tasks"][name]
+            task.load_state(state)
+            same = json.loads(json.dumps(task.state())) == state
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{checkpoint.path}: the state of task {name!r} is damaged: {error!r}") from None
+        if not same:
+            raise CheckpointError(f"{checkpoint.path}: the state of task {name!r} is not what a task writes")

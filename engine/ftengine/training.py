@@ -28,14 +28,14 @@ from ftengine.meter import Meter
 from ftengine.micro_batch import MicroBatches
 from ftengine.mixing import Mixing
 from ftengine.model import Model, summarise
-from ftengine.parallel import check_alike, of_all
+from ftengine.parallel import check_alike
 from ftengine.plan import Plan
 from ftengine.precision import Precision
 from ftengine.protocols import Adapter, Metric, Prediction, Progress, Task
 from ftengine.quarantine import Journal
 from ftengine.regularize import Regularizers
 from ftengine.resume import snapshot
-from ftengine.rollback import roll_back
+from ftengine.rollback import settle
 from ftengine.saving import Saver
 from ftengine.signals import Interrupted, Signals
 from ftengine.track import Tracker
@@ -85,6 +85,7 @@ class Training:
         own = config.batch_size // self.world.size
         self.micro = MicroBatches(config.accumulate, own, config.auto_micro_batch, self._most_parts)
         self.exchange = Exchange(self.world, self.model)
+        self.rollback_to: int | None = None  # the step of the checkpoint to go back to, where that is the policy
         self.gradient_norm: torch.Tensor | None = None  # of the last step
         self.meter = Meter()
         self.audit = Audit()
@@ -213,23 +214,7 @@ class Training:
 
     def check_numbers(self) -> None:
         """Whatever broke since the last time is said, and dealt with as the config wants; a synchronisation point."""
-        good, faults = self.guard.check()
-        for parts in good:
-            self.meter.add(parts, self.world.size)
-        faults = of_all(self.world, faults)
-        for fault in faults:
-            self.tracker.fault(fault, fault.step / self.steps_per_epoch)
-        if not faults:
-            return
-        self.guard.decide(faults)
-        # On a GPU good steps may have been taken since the copy: their statistics are kept, if they can be.
-        if not self.guard.on_device or not self.buffers.finite():
-            self.buffers.restore()
-        done = "it is left out"
-        if self.guard.config.policy == "rollback":
-            done = f"the weights are again those after step {roll_back(self, faults[0])}"
-        for fault in faults:
-            self.tracker.warn(f"{fault}\n  {done}")
+        settle(self)
 
     def keep_buffers(self) -> None:
         """Before a step: a copy of what it changes beside the weights, unless one before is still to be judged."""
@@ -263,8 +248,11 @@ class Training:
     def _most_parts(self, parts: int) -> int:
         return self.world.largest([parts])[0]
 
-    def save(self) -> None:
-        """Save the state after `step` steps and `finished_epochs`, if it is not yet, now or in the background."""
+    def save(self, *, planned: bool = True) -> None:
+        """Save the state after `step` steps and `finished_epochs`, if it is not yet, now or in the background.
+
+        A run that breaks goes back to what was saved as `planned`, so that it makes no difference where it was stopped.
+        """
         if self.saved == (self.step, self.finished_epochs):
             return
         started = time.perf_counter()
@@ -272,6 +260,8 @@ class Training:
         self.share_bad_samples()
         self._check_parameters()
         check_alike(self.world, self.model, f"after step {self.step}")
+        if planned and self.guard.config.policy == "rollback":
+            self.rollback_to = self.step
         if self.world.main:
             self.store.put(self.step, snapshot(self), best=self.is_best)
         self.is_best = False

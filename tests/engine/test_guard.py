@@ -20,7 +20,7 @@ def watched(step, *losses, norm=1.0):
         for index, loss in enumerate(losses)
     ]
     broken = not all(map(math.isfinite, (*losses, norm)))
-    return Watched(step, torch.tensor(broken), torch.tensor(norm), parts)
+    return Watched(step, torch.tensor(broken), torch.tensor(norm), parts, parts)
 
 
 def guard_of(*steps, **options):
