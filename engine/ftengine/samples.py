@@ -41,7 +41,8 @@ def target_digest(data: Dataset, index: int) -> str:
 def what_changed(directory: Path, stream: str, split: str, data: Dataset | None, fingerprint: str) -> str:
     """What differs between a split now and as it was recorded when its fingerprint was `fingerprint`.
 
-    Where the list is not there, or is another's, only the number now is said.
+    Where the list is not there, or is another's, only the number now is said. Of samples that cannot be read now, the
+    target need not be the same: it may depend on the image's size. The text is empty where that is all.
     """
     if data is None:
         return "the split is not there any more"
@@ -49,6 +50,10 @@ def what_changed(directory: Path, stream: str, split: str, data: Dataset | None,
     if before is None:
         return f"there are {len(data):,} samples now; the run directory has no list of those before"
     now = {data.sample_id(index): target_digest(data, index) for index in range(len(data))}
+    lost = {data.sample_id(index) for index in data.unreadable}
+    now |= {name: before[name] for name in lost & before.keys()}
+    if lost and len(now) == len(data) and list(now.items()) == list(before.items()):
+        return ""
     both = now.keys() & before.keys()
     found = {
         "added": now.keys() - both,

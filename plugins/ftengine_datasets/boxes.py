@@ -20,6 +20,10 @@ MIN_SIDE = 0.01
 ROUNDING = 0.05
 """What a box reaches beyond its image by no more than this, in pixels, is rounding: cut off without a note."""
 
+UNKNOWN_SIZE = (1000, 1000)
+"""Height and width of an image that cannot be read, where nothing states them: its classes still count, its boxes are
+never used."""
+
 
 @dataclass(frozen=True)
 class Boxes:
@@ -91,9 +95,9 @@ class BoxDataset(Dataset):
         """The image's path below the data root."""
         return self._files[index]
 
-    def size(self, index: int) -> tuple[int, int] | None:
+    def size(self, index: int) -> tuple[int, int]:
         height, width = self._sizes[index]
-        return (int(height), int(width)) if height else None
+        return int(height), int(width)
 
 
 def real_sizes(
@@ -109,7 +113,8 @@ def real_sizes(
 
     `stated` is what the annotations say, likewise, (0, 0) where they do not. An image that cannot be read, and one
     whose size is another than stated, is a problem; with `unreadable`, the first kind is put there instead, and what is
-    stated is believed of it. Without `verify`, that is believed of all. A path that is None has been reported already.
+    stated is believed of it (else UNKNOWN_SIZE). Without `verify`, what is stated is believed of all. A path that is None
+    has been reported already.
     """
     lost = np.array([path is None for path in paths], bool)
     sizes = np.where(lost[:, None], 0, stated)
@@ -119,6 +124,8 @@ def real_sizes(
         if isinstance(found, str):
             if unreadable is not None:
                 unreadable[index] = f"cannot read image {path}: {found}"
+                if (stated[index] <= 0).any():
+                    sizes[index] = UNKNOWN_SIZE
                 continue
             report.problem(f"{name(index)}: cannot read image {path}: {found}")
             sizes[index] = 0

@@ -207,18 +207,58 @@ def test_metrics_are_those_of_the_others_alone(runs, cli, root, whole, tmp_path)
     assert written["metrics"] == pytest.approx(whole.summary["metrics"]["val"])
 
 
-def test_a_file_that_vanishes_between_the_parts_of_a_run(runs, cli, tmp_path, trigger):
-    """Boxes are checked against images that are there no more: the data are the same all the same."""
-    causes = bad_folders.files(tmp_path, spoiled=False)
-    assert causes == {"train": {}, "val": {}}
-    loss = {"name": "saboteur/failing", "what": "SIGINT", "at": 2, "trigger": str(trigger)}
-    config = {**config_of(tmp_path, loss=loss), "data": {"root": str(tmp_path), **DATA["classification"]}}
-    stopped = runs(config, base={}, exit_code=130)
-    trigger.unlink()
-    assert not (stopped.directory / FILE).exists()
-    (tmp_path / "train-classes" / "a" / bad_folders.name(9)).write_bytes(b"")
-    assert cli("run", "--resume", stopped.directory).exit_code == 0
-    assert [row["id"] for row in listed(stopped)] == [f"train-classes/a/{bad_folders.name(9)}"]
+def write_yolo(root):
+    """Boxes as fractions: in pixels they depend on the images' sizes."""
+    for split in COUNTS:
+        labels = root / split / "labels"
+        labels.mkdir()
+        for index in range(COUNTS[split]):
+            (labels / bad_folders.name(index)).with_suffix(".txt").write_text(f"{label(index)} 0.5 0.5 0.5 0.5\n")
+    (root / "data.yaml").write_text("names: [a, b, c]\ntrain: train/images\nval: val/images\n")
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        "classification",
+        pytest.param("detection", marks=pytest.mark.slow),
+        pytest.param("segmentation", marks=pytest.mark.slow),
+    ],
+)
+def test_a_file_that_vanishes_between_the_parts_of_a_run(runs, cli, tmp_path, task):
+    """What its target is can then not be known any more, and the data are the same all the same."""
+    bad_folders.files(tmp_path, spoiled=False)
+    data = {"root": str(tmp_path), **DATA[task]}
+    if task == "detection":
+        write_yolo(tmp_path)
+        data = {"root": str(tmp_path), "format": "yolo"}
+    config = {**config_of(tmp_path), "task": task, "data": data, "augment": [], **CONFIGS[task]}
+    config["image"]["size"] = 32
+    config["train"]["epochs"] = 1
+    run = runs(config, "--stop-after", "2", base={}, exit_code=143)
+    assert not (run.directory / FILE).exists()
+    place = "train-classes/a" if task == "classification" else "train/images"
+    (tmp_path / place / bad_folders.name(9)).write_bytes(b"")
+    if task == "segmentation":
+        (tmp_path / "train" / "masks" / bad_folders.name(12)).write_bytes(b"")
+    assert cli("run", "--resume", run.directory).exit_code == 0
+    lost = {"009.png", "012.png"} if task == "segmentation" else {"009.png"}
+    assert {row["id"][-7:] for row in listed(run)} == lost
+
+
+def test_a_target_that_changes_is_no_such_file(runs, cli, tmp_path):
+    bad_folders.files(tmp_path, spoiled=False)
+    config = {**config_of(tmp_path), "task": "regression", "data": {"root": str(tmp_path), **DATA["regression"]}}
+    run = runs(config, "--stop-after", "2", base={}, exit_code=143)
+    (tmp_path / "train" / "images" / bad_folders.name(9)).unlink()
+    table = (tmp_path / "train.csv").read_text()
+    (tmp_path / "train.csv").write_text(table.replace("010.png,10", "010.png,11"))
+    result = cli("run", "--resume", run.directory)
+    assert result.exit_code == 1
+    assert "1 with another target: train/images/010.png" in result.stderr
+    (tmp_path / "train.csv").write_text(table)
+    assert cli("run", "--resume", run.directory).exit_code == 0
+    assert [row["id"] for row in listed(run)] == ["train/images/009.png"]
 
 
 # --- samples and batches ---------------------------------------------------------------------------------------------
