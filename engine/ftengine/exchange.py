@@ -58,7 +58,8 @@ class Exchange:
 
         losses = torch.stack([sums[name] if name in sums else parts[0].loss.new_zeros(()) for name in self._whole])
         statistics = self._statistics()
-        torch._foreach_div_(statistics, self.world.size)
+        for statistic in statistics:
+            statistic /= self.world.size
         gradients = []
         for parameter, exists in zip(parameters, used, strict=False):
             if exists:
