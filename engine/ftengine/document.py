@@ -256,6 +256,19 @@ def missing_file(file: Path) -> str:
     return f"no such file in {absolute.parent}" + (f"; did you mean {near!r}?" if near else "")
 
 
+def _value(text: str) -> Any:
+    """`text` read as YAML, within the same limits as a file."""
+    loader = Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _Index("--set", {}).add(node, ())
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
 def override(document: Document, assignments: Sequence[str]) -> None:
     """Apply ``a.b=value`` assignments; values are read as YAML, a number between dots or brackets is a list index."""
     for assignment in assignments:
@@ -266,7 +279,9 @@ def override(document: Document, assignments: Sequence[str]) -> None:
         parts = re.findall(r"[^.\[\]]+", name.strip())
         path: KeyPath = tuple(int(part) if part.isdigit() else part for part in parts)
         try:
-            value = yaml.load(text, Loader=Loader)  # a SafeLoader
+            value = _value(text)
+        except RecursionError:
+            raise ConfigError([Problem(dotted(path), "the value contains itself", source="--set")]) from None
         except yaml.YAMLError as error:
             message = f"the value {text!r} is not valid YAML: {getattr(error, 'problem', error)}"
             raise ConfigError([Problem(dotted(path), message, source="--set")]) from None

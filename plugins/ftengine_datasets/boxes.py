@@ -112,9 +112,9 @@ def real_sizes(
     """(height, width) of each image, upright: int64 [N, 2], (0, 0) where there is none to be had.
 
     `stated` is what the annotations say, likewise, (0, 0) where they do not. An image that cannot be read, and one
-    whose size is another than stated, is a problem; with `unreadable`, the first kind is put there instead, and what is
-    stated is believed of it (else UNKNOWN_SIZE). Without `verify`, what is stated is believed of all. A path that is None
-    has been reported already.
+    whose size is another than stated, is a problem; with `unreadable`, the first kind is put there instead, and what
+    is stated is believed of it (else UNKNOWN_SIZE). Without `verify`, what is stated is believed of all. A path that is
+    None has been reported already.
     """
     lost = np.array([path is None for path in paths], bool)
     sizes = np.where(lost[:, None], 0, stated)

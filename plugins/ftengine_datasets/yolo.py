@@ -26,6 +26,16 @@ from ftengine_datasets.report import Report
 from ftengine_datasets.yolo_labels import Lines
 
 
+class Loader(yaml.SafeLoader):
+    """PyYAML's safe loader without aliases (``*name``): nine lines with them can stand for a billion values."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "it has an alias (*name); write the value out", mark)
+        return super().compose_node(parent, index)
+
+
 def yolo(options: YoloOptions, context: DatasetContext) -> BoxDataset:
     """The split that `context` names; the images of a folder are sorted by path, those of a list keep its order.
 
@@ -75,11 +85,11 @@ def yolo(options: YoloOptions, context: DatasetContext) -> BoxDataset:
 
 def _parse(file: Path, split: str) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+        content = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=Loader)
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise DataError(f"{split}: {file}{line} is not YAML: {error.problem}") from error
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DataError(f"{split}: {file} is not YAML text: {error}") from error
     if not isinstance(content, dict):
         raise DataError(f"{split}: {file} holds no mapping; expected `names`, `train` and `val`")
