@@ -105,11 +105,13 @@ def flip(file):
 
 
 def test_the_best_checkpoint_stays_though_the_run_was_killed_before_the_pointer_to_it(runs, cli, trigger):
-    at_rest = failing(trigger, "SIGINT", at=3) | {"optimizer": {"name": "sgd", "lr": 1e-30, "weight_decay": 0.0}}
+    at_rest = failing(trigger, "SIGINT", at=4) | {"optimizer": {"name": "sgd", "lr": 1e-30, "weight_decay": 0.0}}
     at_rest["backbone"] = {"norm": "none"}  # its statistics would move
     stopped = runs(at_rest, exit_code=130)
     trigger.unlink()
-    (stopped.directory / "checkpoints" / "best.json").unlink()
+    shutil.rmtree(stopped.checkpoint("last"))
+    folder = stopped.directory / "checkpoints"
+    (folder / "best.json").rename(folder / "last.json")
     assert cli("run", "--resume", stopped.directory).exit_code == 0
     assert stopped.summary["best_step"] == 3
     assert stopped.checkpoint("best").name == "step-00000003"

@@ -139,7 +139,7 @@ def test_a_signal_ends_it_with_nothing_written(cli, learnable, tmp_path, monkeyp
     result = cli("lr-find", "--config", learnable, "--output", tmp_path / "out")
     assert result.exit_code == code
     assert len(steps) == 4
-    assert f"stopped by {number.name} after step 4; nothing was written" in result.stdout
+    assert f"stopped by {number.name} after step 3; nothing was written" in result.stdout
     assert not (tmp_path / "out").exists()
 
 

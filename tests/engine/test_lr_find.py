@@ -88,7 +88,7 @@ def digest(run):
     add(optimizer.state_dict())
     add([id(parameter) for group in optimizer.param_groups for parameter in group["params"]])
     add(run.precision.scaler.state_dict())
-    add([run.step, run.saved_step, run.images, run.epoch_loss, run.meter.state(), run.trained])
+    add([run.step, run.saved, run.images, run.epoch_loss, run.meter.state(), run.trained])
     add([len(run.guard.waiting), vars(run.audit), run.freezer.policy.state()])
     add({name: value for name, value in vars(run.freezer).items() if name in ("since", "_frozen")})
     return made.hexdigest()
