@@ -4,8 +4,10 @@ import os
 import random
 import signal
 
+import torch
 from torch.nn import functional as F
 
+from ftengine.errors import FtengineError
 from ftengine.protocols import Loss
 
 
@@ -25,7 +27,7 @@ class Hidden(Loss):
 
 
 class Failing(Loss):
-    """``cross_entropy``; at training batch `at`, not a number, infinite, or with a signal to this process."""
+    """``cross_entropy``; at training batch `at`, not a number, infinite, or with a signal to this process, or none."""
 
     def __init__(self, options, context):
         super().__init__()
@@ -35,9 +37,14 @@ class Failing(Loss):
     def forward(self, output, batch):
         loss = F.cross_entropy(output["logits"].float(), batch.targets["label"])
         self.batches += self.training
-        if self.training and self.batches == self.options.at and self.options.trigger.exists():
+        here = self.options.rank is None or os.environ.get("RANK") == str(self.options.rank)
+        if self.training and here and self.batches == self.options.at and self.options.trigger.exists():
             if self.options.what.startswith("SIG"):
                 os.kill(os.getpid(), getattr(signal, self.options.what))
+            elif self.options.what == "raise":
+                raise FtengineError("the loss has failed")
+            elif self.options.what == "memory":
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
             else:
                 loss = loss * float(self.options.what)
         return {"cross_entropy": loss}

@@ -13,9 +13,10 @@ FTENGINE_API = (1, 0)
 
 class FailingOptions(Options):
     at: int = Field(ge=1, description="The training batch of this process, from 1, at which it happens.")
-    what: Literal["nan", "inf", "SIGINT", "SIGTERM"] = Field(
-        description="The loss's value, or a signal to this process."
+    what: Literal["nan", "inf", "SIGINT", "SIGTERM", "SIGKILL", "raise", "memory"] = Field(
+        description="The loss's value, a signal to this process, an error, or a lack of memory."
     )
+    rank: int | None = Field(None, description="It happens only in this process of the run.")
     trigger: Path = Field(description="It happens only while this file exists.")
 
 
