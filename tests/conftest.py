@@ -87,7 +87,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, cli, third_party):
-    """Starts runs: ``runs(changes to the base config)`` is a finished one."""
+    """Starts runs: ``runs(changes to the base config)`` is a finished one; ``runs.of`` is one made otherwise."""
     folder = tmp_path_factory.mktemp("runs")
     counter = itertools.count()
 
@@ -100,6 +100,7 @@ def runs(tmp_path_factory, cli, third_party):
         assert result.exit_code == exit_code, result.output
         return Run(directory, result)
 
+    start.of = Run
     return start
 
 
