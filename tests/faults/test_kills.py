@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from same_runs import assert_same
 
-from ftengine.identical import compare_runs, metric_lines
 from run_configs import BASE, merged
 
 TWENTY = merged(
@@ -104,24 +104,6 @@ def until_done(server, config, directory, kills):
     return killed
 
 
-def assert_same(directory, reference):
-    """Last and best checkpoint, metrics and summary are those of the reference."""
-    assert compare_runs(directory, reference).differences == []
-    ours, theirs = (json.loads((path / "summary.json").read_text()) for path in (directory, reference))
-    for key in ("metrics", "start", "best_step", "best_epoch", "epochs", "moved", "parameters"):
-        assert ours[key] == theirs[key]
-    assert metric_lines(directory) == metric_lines(reference)
-    best = [
-        json.loads((path / "checkpoints" / "best.json").read_text())["checkpoint"] for path in (directory, reference)
-    ]
-    assert best[0] == best[1]
-    for name in ("model.safetensors", "training.safetensors", "optimizer.safetensors"):
-        files = [path / "checkpoints" / best[0] / name for path in (directory, reference)]
-        assert files[0].read_bytes() == files[1].read_bytes()
-    left = [entry.name for entry in (directory / "checkpoints").iterdir() if entry.name.startswith(".")]
-    assert left == [], "what killed saves left behind is removed"
-
-
 @pytest.mark.parametrize(
     ("step", "workers"),
     [
@@ -164,7 +146,7 @@ def test_killed_at_many_points(server, reference, config, folder, tmp_path):
             kills.append([what, generator.randint(1, totals[what])])
         directory = tmp_path / "run"
         killed += until_done(server, config, directory, kills)
-        assert_same(directory, reference), kills
+        assert_same(directory, reference)
         shutil.rmtree(directory)
         runs += 1
     print(f"\nseed {SEED}: {killed} kills in {runs} runs, none lost or different, {time.monotonic() - began:.0f} s")
