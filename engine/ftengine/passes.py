@@ -17,8 +17,9 @@ from ftengine.protocols import Prediction
 class Passes:
     """Called with a batch, it returns each task's predictions, and the summed `loss` of its samples if that is given.
 
-    Where memory runs out, batches are run in twice as many `parts` if they `may_split`, which changes no prediction,
-    and `warn` is told; a loss becomes the mean of the parts' own. Raises OutOfMemoryError where that does not help.
+    Where memory runs out, batches are run in twice as many `parts` if they `may_split`, which changes predictions
+    by rounding only, and `warn` is told; a loss becomes the mean of the parts' own. Raises OutOfMemoryError where
+    that does not help.
     """
 
     model: Model
@@ -60,4 +61,4 @@ class Passes:
         if self.parts >= images:
             raise OutOfMemoryError(f"{found}\n  lower image.size, or image.window for large images")
         self.parts = min(2 * self.parts, images)
-        self.warn(f"{found}\n  it goes on in {self.parts} parts a batch; no prediction changes")
+        self.warn(f"{found}\n  it goes on in {self.parts} parts a batch, with the same predictions up to rounding")
