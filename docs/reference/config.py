@@ -13,6 +13,7 @@ from pydantic import BaseModel, create_model
 from pydantic.fields import FieldInfo
 
 import ftengine.config
+import ftengine.config_faults
 import ftengine.config_refs
 import ftengine.config_train
 from ftengine.cli_options import option_rows
@@ -33,7 +34,10 @@ ANCHORS = {
     "SwaConfig": "swa",
     "WiseFtConfig": "wise-ft",
     "EarlyStopping": "early-stopping",
+    "NonFiniteConfig": "on-non-finite",
+    "BadSampleConfig": "on-bad-sample",
     "TrainConfig": "train",
+    "CheckpointConfig": "checkpoint",
     "PluginsConfig": "plugins",
 }
 """Where docs/config.md describes each section."""

@@ -33,7 +33,7 @@ def results(_: str) -> str:
     notes = (
         f"Means over {len(found['seeds'])} seeds; ± is half of the 95 % interval. `trained`: the most parameters that "
         "trained at any time. `moved`: how far the backbone is from its start, relative to its size. `lost`: what the "
-        "retain task's r2 has dropped by. Times, and the picture's memory, are from two cores with other work on them: "
+        "retain task's r2 has dropped by. Times are from two cores with other work on them: "
         "take them as rough."
     )
     said = f"What the command says in the end: *Recommended: {advice['strategy']}. {advice['reason']}*"
