@@ -151,8 +151,9 @@ class Store:
         file = self.folder / f"{pointer}.json"
         if not file.is_file():
             return None
-        name = _read_json(file).get("checkpoint")
-        if not isinstance(name, str) or not NAME.fullmatch(name):
+        data = _read_json(file)
+        name = data.get("checkpoint")
+        if not isinstance(name, str) or not NAME.fullmatch(name) or data.get("step") != step_of(Path(name)):
             raise CheckpointError(f"{file} is damaged: it names no checkpoint")
         return self.present(name)
 

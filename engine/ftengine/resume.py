@@ -62,6 +62,8 @@ def restore(run: Training, checkpoint: Checkpoint, *, force: bool = False) -> No
     _compare_data(run, checkpoint, force)
     if state["step"] > run.steps:
         raise CheckpointError(f"{checkpoint.path}: {state['step']} steps are done, and the config wants {run.steps}")
+    if state["finished_epochs"] > state["step"] // run.steps_per_epoch:
+        raise CheckpointError(f"{checkpoint.path}: more epochs are finished than {state['step']} steps make")
     restore_learning(run, checkpoint)
     run.guard.left_out, run.rollback_to = state["left_out"], state["rollback_to"]
     run.micro.parts = max(-(-state["parts"] // run.world.size), run.micro.parts)  # as small as they were
