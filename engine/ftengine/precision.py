@@ -11,6 +11,7 @@ from ftengine.config_train import TrainConfig
 from ftengine.errors import FtengineError
 from ftengine.launch import Launch
 from ftengine.model import Model
+from ftengine.narrow import mend_strided
 
 Name = Literal["fp32", "bf16", "fp16"]
 
@@ -83,6 +84,8 @@ class Precision:
             for module in model.modules():
                 if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                     module.to(memory_format=torch.channels_last)
+        if self.device.type == "cpu" and self.name == "bf16":
+            mend_strided(model)
         if self.compile:
             model.backbone.compile()  # not the heads: they see the ids, which change at each step
 
