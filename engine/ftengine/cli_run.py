@@ -293,6 +293,7 @@ def evaluate(directory: Path, split: str, assignments: tuple[str, ...]) -> None:
     metavar="FILE",
     help="A COCO file that gives the images their ids in result files.",
 )
+@click.option("--skip-unreadable", is_flag=True, help="Leave out images that cannot be read, and list them at the end.")
 @_SET
 def predict(
     directory: Path,
@@ -300,6 +301,7 @@ def predict(
     output: Path | None,
     pictures: Path | None,
     annotations: Path | None,
+    skip_unreadable: bool,
     assignments: tuple[str, ...],
 ) -> None:
     """Apply a run's best checkpoint to images: files, folders, or glob patterns.
@@ -322,15 +324,16 @@ def predict(
     from ftengine.inference import predict as predictions
     from ftengine.run import loader_settings
 
-    files = expand(paths)
+    files = expand(paths, verify=not skip_unreadable)
+    unreadable: dict[int, str] | None = {} if skip_unreadable else None
     loader = loader_settings(plan.config.train, opened.precision.device)
     tasks = opened.tasks
     with PredictionFiles(tasks, files, output, pictures=pictures, annotations=annotations, joint=plan.joint) as written:
-        for index, made in predictions(opened, files, loader):
+        for index, made in predictions(opened, files, loader, unreadable):
             written.add(index, made)
     if output is None:
         click.echo(as_csv(written.rows), nl=False)
-    for line in written.summary:
+    for line in (*written.summary, *(f"left out: {cause}" for cause in (unreadable or {}).values())):
         click.echo(line, err=True)
 
 

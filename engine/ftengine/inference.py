@@ -12,6 +12,7 @@ import torch
 
 from ftengine.build import make_dataset, make_model, make_split, make_splits, make_tasks
 from ftengine.checkpoint import Store, best_or_last, load_model
+from ftengine.config_faults import BadSampleConfig
 from ftengine.data import Split
 from ftengine.document import missing_file
 from ftengine.errors import DataError
@@ -24,6 +25,7 @@ from ftengine.passes import Passes
 from ftengine.plan import Plan
 from ftengine.precision import Precision
 from ftengine.protocols import Dataset, Metric, Prediction, Target, Task
+from ftengine.quarantine import Quarantine
 from ftengine.run_state import load_tasks
 
 
@@ -96,10 +98,10 @@ class ImageFiles(Dataset):
         return str(self.files[index])
 
 
-def expand(paths: Iterable[str]) -> list[Path]:
+def expand(paths: Iterable[str], *, verify: bool = True) -> list[Path]:
     """Files, folders (all images below) and glob patterns as image files, each once, in order.
 
-    Raises DataError for a path that gives none, and for images that cannot be read.
+    Raises DataError for a path that gives none, and with `verify` for images whose headers cannot be read.
     """
     files: dict[Path, None] = {}
     for text in paths:
@@ -113,19 +115,31 @@ def expand(paths: Iterable[str]) -> list[Path]:
         if not found:
             raise DataError(f"{text}: " + ("no images in this folder" if path.is_dir() else missing_file(path)))
         files |= dict.fromkeys(found)
-    require_images(list(files), "predict")
+    if verify:
+        require_images(list(files), "predict")
     return list(files)
 
 
 @torch.no_grad()
-def predict(run: Opened, files: Sequence[Path], loader: LoaderSettings) -> Iterator[tuple[int, dict[str, Prediction]]]:
-    """For each image its index in `files`, and each task's prediction."""
-    split = Split(ImageFiles(files), {}, {}, run.plan.config.image)
+def predict(
+    run: Opened, files: Sequence[Path], loader: LoaderSettings, unreadable: dict[int, str] | None = None
+) -> Iterator[tuple[int, dict[str, Prediction]]]:
+    """For each image its index in `files`, and each task's prediction.
+
+    An image that cannot be read is a DataError; with `unreadable` it is left out, and its index put there with the
+    cause. It is one, too, if that is all of them.
+    """
+    quarantine = None
+    if unreadable is not None:
+        quarantine = Quarantine("", "predict", len(files), BadSampleConfig(policy="quarantine", budget=len(files)))
+    split = Split(ImageFiles(files), {}, {}, run.plan.config.image, quarantine=quarantine)
     batch_size = run.plan.config.train.eval_batch_size or run.plan.config.train.batch_size
     passes = Passes(run.model, run.precision, list(run.tasks), may_split=run.plan.config.train.auto_micro_batch)
-    first = 0
     for batch in batches(split, in_order(len(split), batch_size), loader):
         made, _ = passes(batch)
         for offset in range(len(batch)):
-            yield first + offset, {name: predictions[offset] for name, predictions in made.items()}
-        first += len(batch)
+            yield batch.indices[offset], {name: predictions[offset] for name, predictions in made.items()}
+    if quarantine is not None and unreadable is not None:
+        unreadable |= {index: sample.cause for index, sample in sorted(quarantine.noted.items())}
+        if len(unreadable) == len(files):
+            raise DataError(f"predict: none of {len(files)} images can be read; the first: {unreadable[0]}")

@@ -207,6 +207,36 @@ def test_metrics_are_those_of_the_others_alone(runs, cli, root, whole, tmp_path)
     assert written["metrics"] == pytest.approx(whole.summary["metrics"]["val"])
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_predict_goes_on_without_them_where_that_is_wanted(whole, cli, root, workers, tmp_path):
+    folder = root[0] / "val-classes"
+    arguments = (
+        "predict",
+        whole.directory,
+        folder,
+        "--set",
+        f"train.workers={workers}",
+        "--output",
+        tmp_path / "out.csv",
+    )
+    result = cli(*arguments)
+    assert result.exit_code == 1
+    assert "predict: cannot read image " in result.stderr
+    assert not out.exists()
+    result = cli(*arguments, "--skip-unreadable", "--set", "train.eval_batch_size=3")
+    assert result.exit_code == 0
+    for index in BAD["val"]:
+        file = folder / bad_folders.CLASSES[label(index)] / bad_folders.name(index)
+        assert f"left out: cannot read image {file}: " in result.stderr
+    rows = out.read_text().splitlines()[1:]
+    good = sorted(set(range(COUNTS["val"])) - set(BAD["val"]), key=lambda index: (label(index), index))
+    assert [int(row.partition(",")[0][-7:-4]) for row in rows] == good
+    (tmp_path / "a.png").write_bytes(b"")
+    result = cli("predict", whole.directory, tmp_path / "a.png", "--skip-unreadable")
+    assert result.exit_code == 1
+    assert f"none of 1 images can be read; the first: cannot read image {tmp_path}/a.png" in result.stderr
+
+
 def write_yolo(root):
     """Boxes as fractions: in pixels they depend on the images' sizes."""
     for split in COUNTS:
