@@ -3,29 +3,51 @@
 import pytest
 import torch
 
+from ftengine import repeatable
 from ftengine.identical import TIMES, Comparison, compare_runs, tensor_difference
 from ftengine.verify import Points
 
 
 @pytest.fixture
-def verify(cli, config_file, third_party_site, monkeypatch, tmp_path):
+def verify(cli, config_file, third_party_site, third_party, monkeypatch, tmp_path):
     """Verifies the base config with changes; its processes find the third parties, and nothing is left behind."""
     monkeypatch.setenv("PYTHONPATH", str(third_party_site))
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
-    monkeypatch.setattr("tempfile.tempdir", None)
-    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
 
     def run(changes=None, *arguments):
         result = cli("verify-resume", "--config", config_file(changes), *arguments)
-        assert list((tmp_path / "temporary").iterdir()) == []
+        assert list(tmp_path.glob("ftengine-*")) == []
         assert not (tmp_path / "runs").exists()
         return result
 
     return run
 
 
-def test_a_good_config_is_proved(verify, third_party):
+@pytest.fixture
+def in_this_process(cli, monkeypatch):
+    """What would be processes are calls: another process of one command takes seconds to import torch."""
+
+    def run(arguments, log, folder, signals, *, accepted=()):
+        module, *rest = arguments
+        if module == "ftengine":
+            return cli(*rest).exit_code
+        assert module == "ftengine.repeatable"
+        monkeypatch.setattr("sys.argv", [module, *rest])
+        repeatable.main()
+        return 0
+
+    monkeypatch.setattr("ftengine.verify.run_process", run)
+
+
+@pytest.mark.slow
+def test_a_good_config_is_proved_in_processes_of_their_own(verify):
+    result = verify()
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1].startswith("identical: ")
+
+
+def test_a_good_config_is_proved(verify, in_this_process):
     result = verify({"train": {"ema": 0.9}, "head": {"name": "mlp", "hidden": [8], "dropout": 0.5}})
     assert result.exit_code == 0, result.output
     last = result.stdout.splitlines()[-1]
@@ -33,7 +55,6 @@ def test_a_good_config_is_proved(verify, third_party):
     assert last.endswith("(stopped after step 1 of 4, an epoch has 3)")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "differs", "cause"),
     [
@@ -55,7 +76,7 @@ def test_a_good_config_is_proved(verify, third_party):
     ],
     ids=["a loss with randomness", "a loss with state", "a dataset with randomness"],
 )
-def test_what_is_hidden_is_caught_and_named(verify, third_party, changes, differs, cause):
+def test_what_is_hidden_is_caught_and_named(verify, in_this_process, changes, differs, cause):
     result = verify(changes, "--steps", "5", "--at", "2")
     assert result.exit_code == 1
     assert "different: " in result.stdout
@@ -65,7 +86,7 @@ def test_what_is_hidden_is_caught_and_named(verify, third_party, changes, differ
     assert cause in result.stdout
 
 
-def test_a_run_that_fails_is_told_of_and_not_called_different(verify, third_party):
+def test_a_run_that_fails_is_told_of_and_not_called_different(verify):
     result = verify({"backbone": {"weights": "nowhere.pth"}})
     assert result.exit_code != 0
     assert "nowhere.pth" in result.output
@@ -81,13 +102,13 @@ def test_a_run_that_fails_is_told_of_and_not_called_different(verify, third_part
         (["--steps", "3", "--at", "3"], "--at 3: expected 1 to 2, before the last of 3 steps"),
     ],
 )
-def test_points_that_do_not_fit(verify, third_party, arguments, text):
+def test_points_that_do_not_fit(verify, arguments, text):
     result = verify({}, *arguments)
     assert result.exit_code == 1
     assert text in result.stderr
 
 
-def test_mistakes_are_told_of_before_anything_runs(cli, verify, third_party):
+def test_mistakes_are_told_of_before_anything_runs(cli, verify):
     assert cli("verify-resume").exit_code == 2
     result = verify({"optimizer": {"name": "adamm"}})
     assert result.exit_code == 2
