@@ -209,16 +209,8 @@ def test_metrics_are_those_of_the_others_alone(runs, cli, root, whole, tmp_path)
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_predict_goes_on_without_them_where_that_is_wanted(whole, cli, root, workers, tmp_path):
-    folder = root[0] / "val-classes"
-    arguments = (
-        "predict",
-        whole.directory,
-        folder,
-        "--set",
-        f"train.workers={workers}",
-        "--output",
-        tmp_path / "out.csv",
-    )
+    folder, out = root[0] / "val-classes", tmp_path / "out.csv"
+    arguments = ("predict", whole.directory, folder, "--set", f"train.workers={workers}", "--output", out)
     result = cli(*arguments)
     assert result.exit_code == 1
     assert "predict: cannot read image " in result.stderr
