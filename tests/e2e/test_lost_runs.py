@@ -118,15 +118,27 @@ def test_the_best_checkpoint_stays_though_the_run_was_killed_before_the_pointer_
     assert stopped.checkpoint("best").is_dir()
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
-def test_a_damaged_checkpoint_is_refused(runs, cli, name):
+def test_a_damaged_checkpoint_gives_way_to_the_newest_whole_one(runs, cli):
+    finished = runs({"checkpoint": {"keep": 2}})
+    before = finished.bytes()
+    flip(finished.checkpoint("last") / "optimizer.safetensors")
+    result = cli("run", "--resume", finished.directory)
+    assert result.exit_code == 0
+    said = " ".join(result.stdout.split())
+    assert "step-00000006 is damaged: optimizer.safetensors is not what was written (its SHA-256 differs)" in said
+    assert "continuing after step 3 of 6" in said
+    assert finished.bytes() == before
+    assert [line["step"] for line in finished.lines("train")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_run_without_a_whole_checkpoint_is_refused(runs, cli):
     finished = runs()
-    flip(finished.checkpoint("last") / name)
+    for path in (finished.directory / "checkpoints").glob("step-*"):
+        (path / "optimizer.safetensors").unlink()
     result = cli("run", "--resume", finished.directory)
     assert result.exit_code == 1
-    assert f"{finished.checkpoint('last')} is damaged: {name} is not what was written (its SHA-256 differs)" in (
-        result.stderr
-    )
+    assert f"{finished.directory} has no whole checkpoint to continue from:" in result.stderr
+    assert f"{finished.checkpoint()} is damaged: optimizer.safetensors is missing" in result.stderr
 
 
 def test_a_damaged_best_checkpoint_is_not_evaluated(runs, cli, tmp_path):
@@ -136,12 +148,6 @@ def test_a_damaged_best_checkpoint_is_not_evaluated(runs, cli, tmp_path):
         result = cli(*arguments)
         assert result.exit_code == 1
         assert "its SHA-256 differs" in result.stderr
-
-
-def test_a_checkpoint_that_lost_a_file(runs, cli):
-    finished = runs()
-    (finished.checkpoint() / "optimizer.safetensors").unlink()
-    assert "optimizer.safetensors is missing" in cli("run", "--resume", finished.directory).stderr
 
 
 def test_no_run_directory(cli, tmp_path):
@@ -155,7 +161,9 @@ def test_resume_changes_nothing_of_the_run(runs, cli, config_file):
     finished = runs()
     result = cli("run", "--resume", finished.directory, "--set", "train.epochs=9")
     assert result.exit_code == 2
-    text = "train.epochs: --resume continues the same run, unless --force is given; only these can be set: train.workers"
+    text = (
+        "train.epochs: --resume continues the same run, unless --force is given; only these can be set: train.workers"
+    )
     assert text in result.stderr
     result = cli("run", "--resume", finished.directory, "--config", config_file({"optimizer": {"lr": 0.5}}))
     assert result.exit_code == 2
