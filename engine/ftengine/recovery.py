@@ -25,7 +25,7 @@ def last_checkpoint(store: Store, run: Path, warn: Callable[[str], None]) -> Che
         if not others:
             raise CheckpointError(
                 f"{run} has no checkpoint to continue from: expected {store.folder / 'last.json'}; if the run ended "
-                "before its first, delete the folder and start it again"
+                "before its first, start it again: in another folder, or in this one with --continue"
             )
         problem = f"{store.folder / 'last.json'} is missing"
     problems = [] if problem is None else [problem]

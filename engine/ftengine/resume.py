@@ -29,6 +29,7 @@ def snapshot(run: Training) -> Snapshot:
         "tasks": {name: task.state() for name, task in run.tasks.items()},
         "data": {name: stream.fingerprints for name, stream in run.streams.items()},
         "monitor": run.plan.monitor.name,
+        "optimizer_name": run.plan.optimizer.torch_name,
         "start": run.start,
         "start_values": without_nan(run.start_values),
         "judge": run.judge.state(),
@@ -64,6 +65,11 @@ def restore(run: Training, checkpoint: Checkpoint, *, force: bool = False) -> No
         raise CheckpointError(f"{checkpoint.path}: {state['step']} steps are done, and the config wants {run.steps}")
     if state["finished_epochs"] > state["step"] // run.steps_per_epoch:
         raise CheckpointError(f"{checkpoint.path}: more epochs are finished than {state['step']} steps make")
+    if state["optimizer_name"] != run.plan.optimizer.torch_name:
+        raise CheckpointError(
+            f"{checkpoint.path}: the optimizer's state is that of {state['optimizer_name']}, the config wants "
+            f"{run.plan.optimizer.torch_name}; start a new run (with `backbone.weights: run:DIR` to build on this one)"
+        )
     restore_learning(run, checkpoint)
     run.guard.left_out, run.rollback_to = state["left_out"], state["rollback_to"]
     run.micro.parts = max(-(-state["parts"] // run.world.size), run.micro.parts)  # as small as they were

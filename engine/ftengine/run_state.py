@@ -58,6 +58,8 @@ class RunState(_Part):
     finished_epochs: Annotated[int, Field(ge=-1, le=2**62)]
     tasks: dict[str, Any]
     data: dict[str, dict[str, str]]
+    monitor: str
+    optimizer_name: str
     start: str
     start_values: dict[str, float | None]
     judge: JudgeState

@@ -70,7 +70,7 @@ class Situation:
             assert last_checkpoint(store, run, told.append).state["step"] in self.last
         else:
             assert None in self.last
-            with pytest.raises(CheckpointError, match="if the run ended before its first, delete the folder"):
+            with pytest.raises(CheckpointError, match="if the run ended before its first, start it again"):
                 last_checkpoint(store, run, told.append)
         assert not told or (None in self.last and "last.json is missing" in told[0]), told
         save(store, 9, best=True)
