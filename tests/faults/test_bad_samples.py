@@ -39,7 +39,7 @@ def root(tmp_path_factory):
 def start(runs, root):
     """Starts a run of a task on these data."""
 
-    def run(task="classification", *arguments, exit_code=0, data=None, **train):
+    def run(task="classification", *arguments, exit_code=0, data=None, every_steps=None, **train):
         train = {
             "epochs": 2,
             "batch_size": 10,
@@ -51,6 +51,7 @@ def start(runs, root):
         }
         data = {"root": str(root[0]), **DATA[task], **(data or {})}
         config = {"task": task, "data": data, "image": {"size": 32}, **CONFIGS[task], "train": train}
+        config["checkpoint"] = {"every_steps": every_steps}
         return runs(config, *arguments, base={}, exit_code=exit_code)
 
     return run
@@ -166,17 +167,17 @@ def test_too_many_that_show_at_the_start(start, root):
 def test_too_many_that_show_in_the_middle(start, cli):
     """Headers are not checked. With a larger budget the run goes on from where it was, to the same end."""
     few, enough = ({"policy": "quarantine", "budget": number} for number in (4, 5))
-    run = start(data={"verify": False}, on_bad_sample=few, exit_code=1)
+    run = start(data={"verify": False}, on_bad_sample=few, exit_code=1, every_steps=1)
     text = run.result.stderr
     assert "5 of the 50 samples of the train split cannot be read" in text
     assert "budget 4 allows (4)" in text
     assert f"all of them: {run.directory / FILE}" in text
+    assert f"the last good checkpoint stays: {run.checkpoint()}" in text
     assert [row["split"] for row in listed(run)].count("train") == 5
     assert not (run.directory / "summary.json").exists()
-    if (run.directory / "checkpoints" / "last.json").exists():
-        assert "the last good checkpoint stays: " in text
-        assert cli("run", "--resume", run.directory, "--set", "train.on_bad_sample.budget=5").exit_code == 0
-        assert run.bytes() == start(data={"verify": False}, on_bad_sample=enough).bytes()
+    result = cli("run", "--resume", run.directory, "--set", "train.on_bad_sample.budget=5")
+    assert result.exit_code == 0, result.output
+    assert run.bytes() == start(data={"verify": False}, on_bad_sample=enough).bytes()
 
 
 def test_by_default_the_first_one_ends_the_run(start):
@@ -477,3 +478,40 @@ def test_the_list_is_taken_up_again(tmp_path):
     again.add(sample[3:])
     assert len((tmp_path / FILE).read_text().splitlines()) == 4
     assert said[-1] == "3 of at most 5 samples of the train split in quarantine: n3: " + sample[3].cause
+
+
+class Shared:
+    """One of two processes; `others` is what the other one hands over."""
+
+    size = 2
+
+    def __init__(self, rank, others):
+        self.main, self.rank, self.others = rank == 0, rank, others
+
+    def gather(self, value):
+        return [value, self.others] if self.main else [self.others, value]
+
+
+def test_processes_tell_each_other(tmp_path):
+    """Both have the whole list, the first one writes it, and both stop over the budget."""
+    data = Numbers(20, range(6))
+    sample = [split_of(data)[(0, index)].bad[0] for index in range(6)]
+    for rank, own, others in [(0, sample[:2], sample[1:4]), (1, sample[1:4], sample[:2])]:
+        said = []
+        made = Quarantine("", "train", 20, BadSampleConfig(policy="quarantine", budget=4))
+        world = Shared(rank, [others])
+        journal = Journal(tmp_path / str(rank), said.append, world)
+        journal.file.parent.mkdir()
+        journal.follow(made)
+        made.add(own)
+        journal.share()
+        assert made.noted == {index: sample[index] for index in range(4)}
+        assert journal.file.exists() == (rank == 0)
+        world.others = [[]]
+        before = journal.file.read_bytes() if rank == 0 else b""
+        journal.share()  # there is nothing new
+        assert (journal.file.read_bytes() if rank == 0 else b"") == before
+        world.others = [sample[5:]]
+        with pytest.raises(DataError, match="5 of the 20 samples"):
+            journal.share()
+    assert len((tmp_path / "0" / FILE).read_text().splitlines()) == 5
