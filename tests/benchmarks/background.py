@@ -81,7 +81,8 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, on {run.precision.device}")
     print(f"a checkpoint of {size / 1e6:.0f} MB every {arguments.steps} steps")
     for kind, times in seconds.items():
-        print(f"{kind:<12} {1000 * statistics.median(times) / arguments.steps:8.1f} ms a step; {sum(times):.1f} s in all")
+        step = 1000 * statistics.median(times) / arguments.steps
+        print(f"{kind:<12} {step:8.1f} ms a step; {sum(times):.1f} s in all")
     for kind in KINDS[1:]:
         pairs = list(zip(seconds[kind], seconds["none"], strict=True))
         cost = statistics.median(made / without for made, without in pairs) - 1
