@@ -132,10 +132,10 @@ def make_streams(plan: Plan, tasks: Mapping[str, Task]) -> dict[str, Stream]:
         splits = make_splits(plan, name, tasks)
         for task in own:
             tasks[task].fit(splits.train)
-        if len(splits.train) < config.train.batch_size:
+        if config.train.batch_size != "auto" and len(splits.train) < config.train.batch:
             raise DataError(
                 f"{name}: the training split has {len(splits.train)} samples, fewer than train.batch_size "
-                f"{config.train.batch_size}"
+                f"{config.train.batch}"
             )
 
         streams[name] = Stream(

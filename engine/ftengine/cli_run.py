@@ -205,6 +205,8 @@ def _forced_plan(
         changed = run_document(directory)
         override(changed, assignments)
         plan = resolve(changed, trained=True)
+    if plan.config.train.batch_size == "auto":
+        plan = plan.with_train(batch_size=document.data["train"]["batch_size"])
     for problem in _differences(document, plan):
         click.echo(f"warning: {problem}", err=True)
     return plan
@@ -224,7 +226,10 @@ def _differences(document: Document, plan: Plan) -> list[Problem]:
     differing = [
         Problem(key, f"the run has {flat[0].get(key)!r}, the config {flat[1].get(key)!r}")
         for key in sorted(set(flat[0]) | set(flat[1]))
-        if key and not key.startswith("provenance") and flat[0].get(key) != flat[1].get(key)
+        if key
+        and not key.startswith("provenance")
+        and flat[0].get(key) != flat[1].get(key)
+        and (key, flat[1].get(key)) != ("train.batch_size", "auto")  # which the run has found
     ]
     return [p for p in differing if not any(q.path.startswith((p.path + ".", p.path + "[")) for q in differing)]
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from ftengine.config_faults import BadSampleConfig, NonFiniteConfig
 from ftengine.config_refs import Section
+from ftengine.errors import FtengineError
 
 
 class EmaConfig(Section):
@@ -91,7 +92,9 @@ class TrainConfig(Section):
     """How long, how large, how precise."""
 
     epochs: int = Field(10, ge=1, description="Passes over the training data.")
-    batch_size: int = Field(32, ge=1, description="Samples in each optimizer step.")
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        32, description="Samples in each optimizer step; auto: the largest power of two, times accumulate, that fits."
+    )
     accumulate: int = Field(1, ge=1, description="Parts that each batch is computed in; divides batch_size.")
     auto_micro_batch: bool = Field(
         False, description="When memory runs out, compute the same batch in twice as many parts."
@@ -142,8 +145,15 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _divides(self) -> TrainConfig:
-        if self.batch_size % self.accumulate:
+        if self.batch_size != "auto" and self.batch_size % self.accumulate:
             raise ValueError(f"accumulate {self.accumulate} does not divide batch_size {self.batch_size}")
         if self.ema is not None and self.swa is not None:
             raise ValueError("ema and swa are two averages of the same weights: choose one")
         return self
+
+    @property
+    def batch(self) -> int:
+        """`batch_size` as a number. Raises FtengineError for ``auto``, which becomes one when a run starts."""
+        if self.batch_size == "auto":
+            raise FtengineError("train.batch_size: auto is found where a run starts; give a number here")
+        return self.batch_size

@@ -83,7 +83,7 @@ def evaluate(
     for task_metrics in metrics.values():
         for metric in task_metrics:
             metric.reset()
-    batch_size = plan.config.train.eval_batch_size or plan.config.train.batch_size
+    batch_size = plan.config.train.eval_batch_size or plan.config.train.batch
     with_loss = all(model.heads[task].loss_in_eval for _, tasks in splits for task in tasks)
 
     def loss_of(results: Mapping[str, Result]) -> torch.Tensor:

@@ -133,7 +133,7 @@ def predict(
     if unreadable is not None:
         quarantine = Quarantine("", "predict", len(files), BadSampleConfig(policy="quarantine", budget=len(files)))
     split = Split(ImageFiles(files), {}, {}, run.plan.config.image, quarantine=quarantine)
-    batch_size = run.plan.config.train.eval_batch_size or run.plan.config.train.batch_size
+    batch_size = run.plan.config.train.eval_batch_size or run.plan.config.train.batch
     passes = Passes(run.model, run.precision, list(run.tasks), may_split=run.plan.config.train.auto_micro_batch)
     for batch in batches(split, in_order(len(split), batch_size), loader):
         made, _ = passes(batch)

@@ -90,7 +90,7 @@ def feed(
     config = run.plan.config.train
     first, last = run.step if start is None else start, run.steps if stop is None else stop
     part = (0, 1) if whole else (run.world.rank, run.world.size)
-    order = TrainOrder(len(split), config.batch_size, config.seed, name, first, last, split.groups, *part)
+    order = TrainOrder(len(split), config.batch, config.seed, name, first, last, split.groups, *part)
     return batches(split, order, run.loader)
 
 

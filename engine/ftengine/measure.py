@@ -32,13 +32,13 @@ def relative_gradients(run: Training, batches: int) -> dict[str, float]:
     # In half precision a gradient may vanish or overflow; the scaler, which prevents that, must not learn from this.
     context = nullcontext if precision.name == "fp16" else precision.autocast
     parts = run.micro.parts * run.world.size  # each process computes whole batches, in parts as large as training's
-    one_image = config.batch_size == config.accumulate * run.world.size
+    one_image = config.batch == config.accumulate * run.world.size
     with _everything_trains(model, one_image=one_image) as stages:
         feeds = {}
         for name, stream in run.streams.items():
             split = stream.train
             last = run.step + batches
-            order = TrainOrder(len(split), config.batch_size, config.seed, name, run.step, last, split.groups)
+            order = TrainOrder(len(split), config.batch, config.seed, name, run.step, last, split.groups)
             feeds[name] = load_batches(split, order, run.loader)
         for step in range(run.step, run.step + batches):
             seed_step(config.seed, step, precision.device)

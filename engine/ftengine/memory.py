@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import sys
 from pathlib import Path
@@ -12,6 +13,12 @@ from torch import nn
 
 PROCESS = Path("/proc/self")
 """Where Linux tells a process about itself."""
+GROUPS = Path("/sys/fs/cgroup")
+CONTROL_GROUPS = (
+    (GROUPS / "memory.max", GROUPS / "memory.current"),
+    (GROUPS / "memory" / "memory.limit_in_bytes", GROUPS / "memory" / "memory.usage_in_bytes"),
+)
+"""The limit of a container's memory and what it uses, in both versions of control groups."""
 
 
 class PeakMemory:
@@ -45,3 +52,20 @@ def _peak() -> int:
     except (OSError, StopIteration):
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
+
+
+def available_memory() -> int:
+    """Bytes that this process can still get without the system's having to swap or kill.
+
+    On Linux what the system says is available, within the limit of the process's control group (a container's memory).
+    Elsewhere half of the memory that the machine has.
+    """
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        available = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    for limit, used in CONTROL_GROUPS:
+        with contextlib.suppress(OSError, ValueError):  # there is none, or "max"
+            available = min(available, int(limit.read_text()) - int(used.read_text()))
+    return max(0, available)

@@ -30,12 +30,12 @@ def check_settings(config: TrainConfig, size: int, device: torch.device) -> None
         return
     problems = []
     parts = size * config.accumulate
-    if config.batch_size % parts:
-        below = config.batch_size // parts * parts
+    if config.batch % parts:
+        below = config.batch // parts * parts
         choices = " or ".join(str(near) for near in (below, below + parts) if near)
         in_parts = f"in {config.accumulate} parts each " if config.accumulate > 1 else ""
         message = (
-            f"{config.batch_size} samples cannot be shared by {size} processes {in_parts}evenly; nearest: {choices}"
+            f"{config.batch} samples cannot be shared by {size} processes {in_parts}evenly; nearest: {choices}"
         )
         problems.append(Problem("train.batch_size", message))
     if config.sync_batchnorm and device.type != "cuda":

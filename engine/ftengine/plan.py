@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ftengine.config import Config
@@ -91,6 +91,11 @@ class Plan:
     document: Document
     joint: bool
     strategy: str | None = None
+
+    def with_train(self, **changes: Any) -> Plan:
+        """The same plan with other values in the section ``train``."""
+        train = self.config.train.model_copy(update=changes)
+        return replace(self, config=self.config.model_copy(update={"train": train}))
 
     def resolved(self) -> dict[str, Any]:
         """Every value, as a config that gives this same run anywhere on this machine."""

@@ -41,7 +41,7 @@ def look(run: Training, start: int, stop: int) -> dict[str, Any]:
     config = run.plan.config.train
     for name, stream in run.streams.items():
         split = stream.train
-        for batch in TrainOrder(len(split), config.batch_size, config.seed, name, start, stop, split.groups):
+        for batch in TrainOrder(len(split), config.batch, config.seed, name, start, stop, split.groups):
             for epoch, index in batch:
                 sample = split.data[index]
                 raw[f"sample {sample.id} of {name}"] = _digest([sample.image, *map(np.asarray, sample.target.values())])

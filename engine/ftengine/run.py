@@ -19,17 +19,19 @@ from rich.console import Console
 from rich.markup import escape
 
 from ftengine.averaging import Average, Ema, Swa
+from ftengine.batch_size import settle_batch_size
 from ftengine.build import make_model, make_streams, make_tasks
 from ftengine.claim import claim
 from ftengine.config_train import TrainConfig
 from ftengine.disk import make_folder, publish, require_writable
 from ftengine.dist import World
 from ftengine.effects import check_effects
-from ftengine.errors import DataError, TrainingError, WorkerError
+from ftengine.errors import ConfigError, DataError, Problem, TrainingError, WorkerError
 from ftengine.files import write_text
 from ftengine.freeze import Freezer
 from ftengine.loading import LoaderSettings
 from ftengine.loop import fit
+from ftengine.micro_batch import memory_for
 from ftengine.mixing import Mixing
 from ftengine.model import Model
 from ftengine.optim import build_optimizer
@@ -49,6 +51,8 @@ from ftengine.track import Tracker
 from ftengine.training import Training
 from ftengine.weights import Coverage
 from ftengine.wise_ft import mix_with_start
+
+OUT_OF_MEMORY = "set train.auto_micro_batch: true, or lower train.batch_size, train.eval_batch_size or image.size"
 
 
 def execute(
@@ -77,6 +81,7 @@ def execute(
             require_writable(directory)
         with signals.at_once():
             training = assemble(plan, directory, console, signals, world, resume=resume, force=force)
+        plan = training.plan  # with a number of samples in a step
         agree_on_signals(world, signals)
         if force and world.main:
             write_resolved(plan, directory, until=training.step)
@@ -94,7 +99,7 @@ def execute(
         tracker.start(training.step)
         outcome = "failed"
         try:
-            with training.store:
+            with training.store, memory_for("in this run", OUT_OF_MEMORY):
                 ended = fit(training)
                 if plan.config.train.wise_ft is not None and ended != "interrupted":
                     mix_with_start(training, plan.config.train.wise_ft, directory)
@@ -129,6 +134,16 @@ def assemble(
 ) -> Training:
     """Build every part of a run, and say what was built."""
     world = world or World()
+    if plan.config.train.batch_size == "auto":
+        if world.size > 1:
+            raise ConfigError(
+                [Problem("train.batch_size", f"auto is not found by {world.size} processes together; give a number")]
+            )
+
+        def of(trial: Plan, quiet: Console) -> Training:
+            return assemble(trial, directory, quiet, signals, resume=False)
+
+        plan = settle_batch_size(plan, of, console)
     tasks = make_tasks(plan)
     streams = make_streams(plan, tasks)
     built = make_model(plan, tasks, pretrained=not resume and world.main)  # the others are handed the weights
@@ -141,7 +156,7 @@ def assemble(
     precision.place(model)
     start_alike(world, model, streams, plan.resolved())
     announce(plan, precision, streams, built.coverage, console, resume=resume)
-    steps = max(len(stream.train) // config.batch_size for stream in streams.values()) * config.epochs
+    steps = max(len(stream.train) // config.batch for stream in streams.values()) * config.epochs
     info = RunInfo(directory, tuple(plan.tasks), plan.resolved(), steps)
     tracker = Tracker(info, plan.host, console, config.epochs, silent=not world.main)
     training = Training(

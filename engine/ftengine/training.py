@@ -76,13 +76,13 @@ class Training:
 
     def __post_init__(self) -> None:
         config = self.plan.config.train
-        self.steps_per_epoch = max(len(stream.train) // config.batch_size for stream in self.streams.values())
+        self.steps_per_epoch = max(len(stream.train) // config.batch for stream in self.streams.values())
         self.steps = self.steps_per_epoch * config.epochs
         fused = all(group.get("fused") for group in self.optimizer.param_groups)
         self.guard = NumberGuard(self.steps_per_epoch, config.on_non_finite, on_device=fused)
         models = [self.model] if self.average is None else [self.model, self.average.model]
         self.buffers = KeptBuffers(models if config.on_non_finite.policy != "stop" else [])
-        own = config.batch_size // self.world.size
+        own = config.batch // self.world.size
         self.micro = MicroBatches(config.accumulate, own, config.auto_micro_batch, self._most_parts)
         self.exchange = Exchange(self.world, self.model)
         self.rollback_to: int | None = None  # the step of the checkpoint to go back to, where that is the policy
@@ -150,9 +150,9 @@ class Training:
         config, frozen = self.plan.config.train, set(map(id, self.model.frozen_norms))
         single = any(id(norm) not in frozen for norm in self.model.single_position_norms)
         self.micro.least = 2 if single or self.mixing is not None else 1
-        if single and config.batch_size == config.accumulate * self.world.size:
+        if single and config.batch == config.accumulate * self.world.size:
             raise FtengineError(
-                f"train.batch_size {config.batch_size} in {config.accumulate} parts is one image a part, of which a "
+                f"train.batch_size {config.batch} in {config.accumulate} parts is one image a part, of which a "
                 "BatchNorm layer sees a single value a channel: use larger parts or images, or freeze its stage"
             )
 

@@ -44,7 +44,7 @@ def choose_points(plan: Plan, steps: int | None, at: int | None) -> Points:
     """
     config = plan.config.train
     streams = make_streams(plan, make_tasks(plan)).values()
-    per_epoch = max(len(stream.train) // config.batch_size for stream in streams)
+    per_epoch = max(len(stream.train) // config.batch for stream in streams)
     total = per_epoch * config.epochs
     if total < 2:
         raise FtengineError("the run has a single step: it cannot be stopped in the middle")

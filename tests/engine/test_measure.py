@@ -25,7 +25,7 @@ def make_run(
 ):
     """As much of a run as is measured: a stream for each task, which has it alone."""
     model = model or make_model(tasks)
-    config = SimpleNamespace(seed=seed, batch_size=batch_size, accumulate=accumulate)
+    config = SimpleNamespace(seed=seed, batch=batch_size, accumulate=accumulate)
     own = {task: SimpleNamespace(losses=[(None, 1.0)], weight=(weights or {}).get(task, 1.0)) for task in tasks}
     plan = SimpleNamespace(config=SimpleNamespace(train=config), tasks=own, joint=len(tasks) > 1)
 

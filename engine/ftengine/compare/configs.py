@@ -95,6 +95,10 @@ def documents(base: Document, components: Sequence[Component]) -> tuple[dict[str
         assert isinstance(component.spec, StrategySpec)
         specs[component.name] = component.spec
     shared = copy.deepcopy(base.data)
+    train = shared.get("train")
+    if isinstance(train, dict) and train.get("batch_size") == "auto":
+        message = "auto may find another number for each strategy, and they are to be compared: give one for all"
+        raise ConfigError([base.problem(("train", "batch_size"), message)])
     removed = strip(shared, governed(list(specs.values())))
     notes = []
     if removed:

@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from ftengine.batch_size import busiest_epoch
 from ftengine.loading import feed
 from ftengine.loop import evaluate_split
 from ftengine.optim import set_learning_rates
 from ftengine.plan import Plan
-from ftengine.protocols import Progress
 from ftengine.resolve import load
 from ftengine.run import assemble
 from ftengine.signals import Signals
@@ -70,21 +70,6 @@ def measure(plan: Plan, directory: Path) -> dict[str, float]:
         "steps": training.steps_per_epoch,
         "measured": stepping + evaluation + save,
     }
-
-
-def busiest_epoch(training: Training) -> int:
-    """The first epoch in which the most parameters train; that of a policy's measurement, if it wants one."""
-    epochs = training.plan.config.train.epochs
-    policy, most, found = training.freezer.policy, -1, 0
-    for epoch in range(epochs):
-        progress = Progress(epoch, epochs)
-        if policy.batches_to_measure(progress):
-            return epoch
-        training.freezer.apply(progress)
-        trains = sum(parameter.numel() for parameter in training.model.parameters() if parameter.requires_grad)
-        if trains > most:
-            most, found = trains, epoch
-    return found
 
 
 def _seconds(training: Training, work: Callable[[], object]) -> float:
