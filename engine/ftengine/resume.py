@@ -87,6 +87,7 @@ def restore(run: Training, checkpoint: Checkpoint, *, force: bool = False) -> No
         if leads_to(run.store, "last")[0] != checkpoint.path:  # the last one is damaged
             run.store.point("last", checkpoint.path)
         settle_best(run)
+        run.store.prune()  # a run that is over saves nothing more, and leaves what a killed save left
     run.judge.load_state(run.world.from_main(run.judge.state))
     run.epoch_loss = (state["epoch_loss"][0], state["epoch_loss"][1])
     run.meter.load(state["meter"], run.precision.device)
