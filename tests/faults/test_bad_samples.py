@@ -1,21 +1,24 @@
 """Samples that cannot be read: replaced in training, left out of evaluations, listed, and not too many."""
 
 import json
+import shutil
 
 import bad_folders
 import numpy as np
 import pytest
 from bad_folders import BAD, COUNTS, DATA, index_of, label
+from PIL import Image
 
 from ftengine import seeding
 from ftengine.config import ImageConfig
 from ftengine.config_faults import BadSampleConfig
 from ftengine.data import Failure, Gap, Item, Split
 from ftengine.errors import DataError
+from ftengine.holdout import hold_out
 from ftengine.loading import LoaderSettings, batches
 from ftengine.model import Model
 from ftengine.order import TrainOrder, in_order
-from ftengine.protocols import Dataset
+from ftengine.protocols import Dataset, DatasetContext
 from ftengine.protocols.task import stack
 from ftengine.quarantine import FILE, Journal, Quarantine, replacement
 
@@ -282,6 +285,81 @@ def test_a_target_that_changes_is_no_such_file(runs, cli, tmp_path):
     (tmp_path / "train.csv").write_text(table)
     assert cli("run", "--resume", run.directory).exit_code == 0
     assert [row["id"] for row in listed(run)] == ["train/images/009.png"]
+
+
+def dataset(root, name, *, tolerant):
+    """The training split of the data in `root` in one of the formats."""
+    from ftengine_datasets import annotation_options, coco, csv_file, folder, masks, options, voc, yolo
+
+    kinds = {
+        "folder": (folder.folder, options.FolderOptions, DATA["classification"]),
+        "csv": (csv_file.csv_file, options.CsvOptions, DATA["regression"]),
+        "coco": (coco.coco, annotation_options.CocoOptions, DATA["detection"]),
+        "masks": (masks.masks, annotation_options.MaskOptions, DATA["segmentation"]),
+        "yolo": (yolo.yolo, annotation_options.YoloOptions, {}),
+        "voc": (voc.voc, annotation_options.VocOptions, {"train": "train.txt", "images": "train/images"}),
+    }
+    factory, model, given = kinds[name]
+    given = {key: value for key, value in given.items() if key != "format"}
+    return factory(model(root=root, **given), DatasetContext("train", tolerant))
+
+
+@pytest.fixture(scope="module")
+def formats(tmp_path_factory):
+    """The same data, whole and with images that cannot be read, in all formats."""
+    folders = {}
+    for state in ("whole", "bad"):
+        top = folders[state] = tmp_path_factory.mktemp(state)
+        bad_folders.files(top, spoiled=state == "bad")
+        write_yolo(top)
+        (top / "Annotations").mkdir()
+        names = [bad_folders.name(index).removesuffix(".png") for index in range(COUNTS["train"])]
+        (top / "train.txt").write_text("\n".join(names))
+        for index, name in enumerate(names):
+            box = "<xmin>7</xmin><ymin>7</ymin><xmax>18</xmax><ymax>18</ymax>"
+            thing = f"<object><name>{bad_folders.CLASSES[label(index)]}</name><bndbox>{box}</bndbox></object>"
+            (top / "Annotations" / f"{name}.xml").write_text(f"<annotation>{thing}</annotation>")
+    return folders
+
+
+@pytest.mark.parametrize("name", ["folder", "csv", "coco", "masks", "yolo", "voc"])
+def test_a_tolerant_dataset_is_the_same_but_for_what_it_says(formats, name):
+    with pytest.raises(DataError, match="cannot read image"):
+        dataset(formats["bad"], name, tolerant=False)
+    bad, whole = (dataset(formats[state], name, tolerant=True) for state in ("bad", "whole"))
+    assert whole.unreadable == {}
+    assert [bad.sample_id(i) for i in range(len(bad))] == [whole.sample_id(i) for i in range(len(whole))]
+    assert bad.names == whole.names
+    found = {int(bad.sample_id(index)[-7:-4]): cause for index, cause in bad.unreadable.items()}
+    assert set(found) == {3, 22, 37}  # of the others that are spoiled the header is whole
+    for index, cause in found.items():
+        assert "cannot read image" in cause
+        assert bad_folders.name(index) in cause
+    for index in set(range(len(bad))) - set(bad.unreadable):
+        assert repr(bad.target(index)) == repr(whole.target(index))
+        assert bad.size(index) == whole.size(index)
+    if "boxes" in bad.names:  # what the files say of them still counts
+        assert all(len(bad.target(index)["box_labels"]) == 1 for index in bad.unreadable)
+    rest, held = hold_out(bad, 0.5, 0, None, "val")
+    assert {part.sample_id(index) for part in (rest, held) for index in part.unreadable} == {
+        bad.sample_id(index) for index in bad.unreadable
+    }
+
+
+def test_masks_of_another_size_or_with_other_values(formats, tmp_path):
+    shutil.copytree(formats["whole"] / "train", tmp_path / "train")
+    folder = tmp_path / "train" / "masks"
+    Image.new("L", (24, 25)).save(folder / bad_folders.name(5))
+    Image.new("L", (24, 24), 77).save(folder / bad_folders.name(6))
+    (folder / bad_folders.name(7)).write_bytes(b"")
+    data = dataset(tmp_path, "masks", tolerant=True)
+    assert {index: cause.split(": ")[-1].split(" ")[0] for index, cause in data.unreadable.items()} == {
+        5: "mask",
+        6: "value",
+        7: "the",
+    }
+    with pytest.raises(DataError, match="3 problems"):
+        dataset(tmp_path, "masks", tolerant=False)
 
 
 # --- samples and batches ---------------------------------------------------------------------------------------------
