@@ -130,7 +130,8 @@ def _compare_data(run: Training, checkpoint: Checkpoint, force: bool) -> None:
             "--force, or start a new run (with `backbone.weights: run:DIR` to build on this one)."
         )
     run.tracker.warn(f"going on with other data than the run had{listed}")
-    record_samples(run)
+    if run.world.main:
+        record_samples(run)
 
 
 def restore_learning(run: Training, checkpoint: Checkpoint) -> None:
