@@ -7,9 +7,9 @@ from typing import Literal
 
 import click
 
-from ftengine.cli_run import run_document
 from ftengine.errors import FtengineError
 from ftengine.resolve import resolve
+from ftengine.run_config import run_document
 
 
 @click.command()

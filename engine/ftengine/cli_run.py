@@ -12,27 +12,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ftengine.claim import claim
-from ftengine.document import Document, dotted, override, read, walk
-from ftengine.errors import CheckpointError, ConfigError, DataError, FtengineError, Problem, name_list
+from ftengine.document import override
+from ftengine.errors import DataError, FtengineError, name_list
 from ftengine.launch import launched
 from ftengine.plan import Plan
 from ftengine.resolve import load, resolve
+from ftengine.run_config import agrees, only, resumed_plan, run_document
 
 if TYPE_CHECKING:
     from ftengine.inference import Opened
 
 EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
-RESUMABLE = (
-    "train.workers",
-    "train.worker_timeout",
-    "train.process_timeout",
-    "train.on_bad_sample",
-    "train.device",
-    "train.log_every",
-    "train.eval_batch_size",
-    "data.root",
-    "checkpoint",
-)
 WINDOWS = ("image.window", "image.window_overlap")
 
 _SET = click.option(
@@ -146,7 +136,7 @@ def is_begun(directory: Path, plan: Plan) -> bool:
     if not (directory / "resolved.yaml").is_file():
         check_empty(directory)
         return False
-    _agrees(run_document(directory), plan, directory)
+    agrees(run_document(directory), plan, directory)
     if any(path for pattern in ("step-*", ".replaced-*") for path in (directory / "checkpoints").glob(pattern)):
         return True
     with claim(directory):
@@ -166,87 +156,6 @@ def check_empty(directory: Path) -> None:
         )
 
 
-def run_document(directory: Path) -> Document:
-    """A run's resolved config. Raises CheckpointError for a folder that is no run directory."""
-    file = directory / "resolved.yaml"
-    if not file.is_file():
-        raise CheckpointError(f"{directory} is not a run directory: it has no resolved.yaml")
-    return read(file)
-
-
-def resumed_plan(
-    directory: Path, config: Path | None, task: str | None, assignments: tuple[str, ...], *, force: bool = False
-) -> Plan:
-    """The plan of a run that continues: its own, but for a few settings that do not change what it computes.
-
-    `force`: any setting may change, by `config` or `assignments`; what has is printed.
-    """
-    document = run_document(directory)
-    if force:
-        return _forced_plan(document, directory, config, task, assignments)
-    _only(assignments, RESUMABLE, "--resume continues the same run, unless --force is given")
-    if config is not None:
-        _agrees(document, load(config, (), task), directory)
-    override(document, assignments)
-    plan = resolve(document, trained=True)
-    own = [part.task.component.name for part in plan.tasks.values()]
-    if task is not None and own != [task]:
-        raise CheckpointError(f"--task {task}: the run in {directory} is of {', '.join(own)}")
-    return plan
-
-
-def _forced_plan(
-    document: Document, directory: Path, config: Path | None, task: str | None, assignments: tuple[str, ...]
-) -> Plan:
-    """The plan that a forced resume goes on with; says in which values it differs from the run's."""
-    if config is not None:
-        plan = load(config, assignments, task)
-    else:
-        changed = run_document(directory)
-        override(changed, assignments)
-        plan = resolve(changed, trained=True)
-    if plan.config.train.batch_size == "auto":
-        plan = plan.with_train(batch_size=document.data["train"]["batch_size"])
-    for problem in _differences(document, plan):
-        click.echo(f"warning: {problem}", err=True)
-    return plan
-
-
-def _agrees(document: Document, plan: Plan, directory: Path) -> None:
-    """Raises ConfigError that names every value in which a config differs from a run's."""
-    leaves = _differences(document, plan)
-    if leaves:
-        message = f"--config differs from the run in {directory}, which --resume would continue unchanged"
-        raise ConfigError([Problem("", f"{message}; with --force the config counts"), *leaves])
-
-
-def _differences(document: Document, plan: Plan) -> list[Problem]:
-    """Every value in which a config differs from a run's."""
-    flat = [{dotted(path): _at(data, path) for path in walk(data, ())} for data in (document.data, plan.resolved())]
-    differing = [
-        Problem(key, f"the run has {flat[0].get(key)!r}, the config {flat[1].get(key)!r}")
-        for key in sorted(set(flat[0]) | set(flat[1]))
-        if key
-        and not key.startswith("provenance")
-        and flat[0].get(key) != flat[1].get(key)
-        and (key, flat[1].get(key)) != ("train.batch_size", "auto")  # which the run has found
-    ]
-    return [p for p in differing if not any(q.path.startswith((p.path + ".", p.path + "[")) for q in differing)]
-
-
-def _at(data: Any, path: tuple[str | int, ...]) -> Any:
-    for key in path:
-        data = data[key]
-    return data
-
-
-def _only(assignments: tuple[str, ...], allowed: tuple[str, ...], reason: str) -> None:
-    for assignment in assignments:
-        key = assignment.partition("=")[0].strip()
-        if not any(key == name or key.startswith(name + ".") for name in allowed):
-            raise ConfigError([Problem(key, f"{reason}; only these can be set: {', '.join(allowed)}", source="--set")])
-
-
 @click.command()
 @click.argument("directory", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="val", show_default=True)
@@ -258,7 +167,7 @@ def evaluate(directory: Path, split: str, assignments: tuple[str, ...]) -> None:
     others (data.root, data.test=PATH, …) and the device another.
     """
     document = run_document(directory)
-    _only(assignments, ("data", "tasks", "train", "metrics", *WINDOWS), "the model of a run stays as it is")
+    only(assignments, ("data", "tasks", "train", "metrics", *WINDOWS), "the model of a run stays as it is")
     override(document, assignments)
     opened = _open(directory, resolve(document, trained=True))
     from ftengine.finite import without_nan
@@ -321,7 +230,7 @@ def predict(
     except DataError as error:
         raise click.UsageError(str(error)) from None
     document = run_document(directory)
-    _only(assignments, ("train", *WINDOWS), "the model of a run stays as it is")
+    only(assignments, ("train", *WINDOWS), "the model of a run stays as it is")
     override(document, assignments)
     plan = resolve(document, trained=True)
     opened = _open(directory, plan)

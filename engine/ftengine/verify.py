@@ -116,7 +116,7 @@ class Verifier:
             if code:
                 return [f"the samples could not be read again:\n{last_words(log, code)}"]
             seen.append(json.loads(file.read_text()))
-        said = []
+        said: list[str] = []
         for kind, what in (("raw", "dataset"), ("seen", "augmentation")):
             both = seen[0][kind].keys() & seen[1][kind].keys()
             other = sorted(key for key in both if seen[0][kind][key] != seen[1][kind][key])

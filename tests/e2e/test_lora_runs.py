@@ -39,10 +39,10 @@ def logits(model, images):
 
 def opened(run):
     """The run's best model with its adapter, and with it merged."""
-    from ftengine.cli_run import run_document
     from ftengine.export import open_merged, pick_checkpoint
     from ftengine.inference import open_run
     from ftengine.resolve import resolve
+    from ftengine.run_config import run_document
 
     plan = resolve(run_document(run.directory), trained=True)
     best = pick_checkpoint(run.directory, "best")

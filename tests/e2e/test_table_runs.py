@@ -68,8 +68,8 @@ def test_regression_of_several_columns_with_statistics_of_the_training_split(run
 def ids_of_splits(run):
     """The sample ids of each split of a run, as its own code gives them."""
     from ftengine.build import make_splits, make_tasks
-    from ftengine.cli_run import run_document
     from ftengine.resolve import resolve
+    from ftengine.run_config import run_document
 
     plan = resolve(run_document(run.directory))
     splits = make_splits(plan, "data", make_tasks(plan))

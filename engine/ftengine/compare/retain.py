@@ -21,11 +21,11 @@ from pathlib import Path
 from torch import Tensor
 
 from ftengine.checkpoint import best_or_last
-from ftengine.cli_run import run_document
 from ftengine.export import open_merged
 from ftengine.inference import evaluate_run, open_run
 from ftengine.resolve import resolve
 from ftengine.run import loader_settings
+from ftengine.run_config import run_document
 
 
 def finetuned_backbone(run: Path) -> dict[str, Tensor]:
