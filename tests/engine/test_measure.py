@@ -10,6 +10,7 @@ from torch import nn
 
 from ftengine.config import ImageConfig
 from ftengine.data import Split
+from ftengine.dist import World
 from ftengine.errors import TrainingError
 from ftengine.freeze import Freezer
 from ftengine.loading import LoaderSettings, batches
@@ -51,6 +52,7 @@ def make_run(
         step=step,
         mixing=mixing,
         micro=MicroBatches(accumulate, batch_size),
+        world=World(),
     )
 
 
@@ -76,7 +78,7 @@ def by_hand(model, batches, accumulate=1):
 
 def first_batches(run, count):
     order = TrainOrder(
-        10, run.plan.config.train.batch_size, run.plan.config.train.seed, "a", run.step, run.step + count
+        10, run.plan.config.train.batch, run.plan.config.train.seed, "a", run.step, run.step + count
     )
     return list(batches(run.streams["a"].train, order, run.loader))
 
