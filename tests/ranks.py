@@ -1,4 +1,7 @@
-"""Several processes of one run, forked from this one, in which torch is imported: they start in no time."""
+"""Several processes of one run, forked from this one: what is imported here they need not import.
+
+Let a run in this process come first, which imports all that one needs.
+"""
 
 import os
 import signal

@@ -40,7 +40,9 @@ class Failing(Loss):
         here = self.options.rank is None or os.environ.get("RANK") == str(self.options.rank)
         if self.training and here and self.batches == self.options.at and self.options.trigger.exists():
             if self.options.what.startswith("SIG"):
-                os.kill(os.getpid(), getattr(signal, self.options.what))
+                if self.options.what.endswith("once"):
+                    self.options.trigger.unlink()
+                os.kill(os.getpid(), getattr(signal, self.options.what.split()[0]))
             elif self.options.what == "raise":
                 raise FtengineError("the loss has failed")
             elif self.options.what == "memory":

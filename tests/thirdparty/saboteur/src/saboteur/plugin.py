@@ -13,7 +13,7 @@ FTENGINE_API = (1, 0)
 
 class FailingOptions(Options):
     at: int = Field(ge=1, description="The training batch of this process, from 1, at which it happens.")
-    what: Literal["nan", "inf", "SIGINT", "SIGTERM", "SIGKILL", "raise", "memory"] = Field(
+    what: Literal["nan", "inf", "SIGINT", "SIGTERM", "SIGKILL", "SIGKILL once", "raise", "memory"] = Field(
         description="The loss's value, a signal to this process, an error, or a lack of memory."
     )
     rank: int | None = Field(None, description="It happens only in this process of the run.")
