@@ -99,6 +99,8 @@ def restore(run: Training, checkpoint: Checkpoint, *, force: bool = False) -> No
 
 def record_samples(run: Training) -> None:
     """Write which samples each split holds, so that a resume can name what has changed since."""
+    if not run.world.main:
+        return
     for name, stream in run.streams.items():
         for which, fingerprint in stream.fingerprints.items():
             record(run.tracker.info.directory, name, which, getattr(stream, which).data, fingerprint)
