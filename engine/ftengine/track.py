@@ -104,7 +104,7 @@ class Tracker:
             return
         line = {"step": fault.step, "epoch": round(epoch, 4), "split": "fault", "what": fault.what}
         line |= {"values": without_nan(fault.values), "samples": fault.ids}
-        with self.file.open("a") as stream:
+        with naming(self.file), self.file.open("a") as stream:
             stream.write(json.dumps(line) + "\n")
 
     def rewind(self, step: int, *, evaluated: bool) -> None:

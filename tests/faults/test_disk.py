@@ -17,7 +17,13 @@ Usage = namedtuple("Usage", "total used free")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0], ids="{:.0%}".format)
-@pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.name)
+@pytest.mark.parametrize(
+    "situation",
+    [
+        pytest.param(one, id=one.name, marks=() if one.name in ("best", "again", "background") else pytest.mark.slow)
+        for one in SITUATIONS
+    ],
+)
 def test_a_disk_that_is_full_in_the_middle_of_a_save(tmp_path, monkeypatch, situation, share):
     """After this share of its bytes, at most all but the last one."""
     monkeypatch.setattr(disk, "CHUNK", 64)

@@ -51,7 +51,7 @@ def in_process(act, run, kill_at):
 @pytest.mark.parametrize(
     "situation",
     [
-        pytest.param(one, id=one.name, marks=() if one.name in ("best", "again", "background") else pytest.mark.slow)
+        pytest.param(one, id=one.name, marks=() if one.name in ("best", "again") else pytest.mark.slow)
         for one in SITUATIONS
     ],
 )
