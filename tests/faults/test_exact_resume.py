@@ -152,7 +152,7 @@ def test_every_way_to_train(runs, cli, whole, name, stops):
 @pytest.mark.parametrize("name", LONG)
 @pytest.mark.parametrize("stops", [(2, 3, 5), (1,), (4,)], ids=str)
 def test_boxes_and_masks_in_batches_of_like_shapes(runs, cli, whole, scenes, name, stops):
-    changes = {**augmented(LONG[name]), "data": scenes[name]}
+    changes = {**augmented(LONG[name]), "data": scenes[name], "head": LONG[name]["head"]}
     assert_same(stopped(runs, cli, changes, stops).directory, whole(changes).directory)
 
 
