@@ -133,15 +133,17 @@ def is_begun(directory: Path, plan: Plan) -> bool:
 
     One that ended before its first checkpoint is begun anew: what it has written is overwritten.
     """
-    if not (directory / "resolved.yaml").is_file():
-        check_empty(directory)
+    resolved, writing = (directory / name for name in ("resolved.yaml", ".resolved.yaml"))
+    if not resolved.is_file():
+        if not writing.is_file():  # else a run was killed here before it was one
+            check_empty(directory)
         return False
     agrees(run_document(directory), plan, directory)
     if any(path for pattern in ("step-*", ".replaced-*") for path in (directory / "checkpoints").glob(pattern)):
         return True
     with claim(directory):
-        for name in ("metrics.jsonl", "resolved.yaml"):  # in this order: with the second there is no run any more
-            (directory / name).unlink(missing_ok=True)
+        (directory / "metrics.jsonl").unlink(missing_ok=True)
+        resolved.replace(writing)  # from here on there is no run any more, and still a sign that there was one
     return False
 
 
