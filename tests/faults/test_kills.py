@@ -28,6 +28,7 @@ TWENTY = merged(
 )
 """Five epochs of four steps."""
 POINTS, SEED = int(os.environ.get("KILL_POINTS", "500")), 20261121
+"""How many kills the longest test makes, at least, and what chooses them."""
 
 
 class Server:
@@ -97,6 +98,7 @@ def until_done(server, config, directory, kills):
     """
     killed = 0
     for kill in [*kills, None]:
+        # A run killed at any point, also before it has its config, is gone on with by the same command.
         arguments = ["--config", config, "--output", directory, "--continue"]
         if killed % 2 and (directory / "checkpoints" / "last.json").exists():
             arguments = ["--resume", directory]
@@ -125,7 +127,7 @@ def test_killed_in_a_step(server, reference, config, tmp_path, step, workers):
 
 @pytest.mark.parametrize(
     ("what", "at"),
-    [("evaluate_split", 1), ("evaluate_split", 3), ("snapshot", 2), ("summarise_run", 1), ("make_model", 1)],
+    [("_chunks", 1), ("evaluate_split", 3), ("snapshot", 2), ("summarise_run", 1), ("make_model", 1)],
 )
 def test_killed_elsewhere(server, reference, config, tmp_path, what, at):
     assert until_done(server, config, tmp_path / "run", [[what, at]]) == 1
