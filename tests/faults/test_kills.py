@@ -112,7 +112,7 @@ def until_done(server, config, directory, kills):
     ("step", "workers"),
     [
         pytest.param(
-            step, workers, marks=() if (step, workers) in ((1, 0), (10, 0), (20, 0), (14, 2)) else pytest.mark.slow
+            step, workers, marks=() if (step, workers) in ((20, 0), (14, 2)) else pytest.mark.slow
         )
         for workers in (0, 2)
         for step in range(1, 21)
