@@ -24,7 +24,7 @@ from ftengine.errors import FtengineError, TrainingError
 from ftengine.launch import Launch
 
 T = TypeVar("T")
-FAILED = "ftengine/failed"
+FAILED = "failed"
 """Where in the store the first process that fails says why."""
 
 
@@ -76,12 +76,14 @@ class World:
     def _meet(self, device: torch.device, timeout: float) -> None:
         self.timeout, wait = timeout, timedelta(seconds=timeout)
         try:
-            self._store, _, _ = next(rendezvous("env://", self.rank, self.size, timeout=wait))
+            found, _, _ = next(rendezvous("env://", self.rank, self.size, timeout=wait))
+            # torchrun keeps its store when it starts processes again: what those before have left there leads nowhere.
+            self._store = PrefixStore(f"ftengine/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", found)
             if device.type == "cuda":
                 torch.cuda.set_device(device)
             dist.init_process_group(
                 "nccl" if device.type == "cuda" else "gloo",
-                store=PrefixStore("ftengine", self._store),
+                store=self._store,
                 rank=self.rank,
                 world_size=self.size,
                 timeout=wait,
