@@ -1,12 +1,13 @@
 """The peak is of what came after, the model's own size included."""
 
 import mmap
+import os
 
 import torch
 from tiny import make_model
 
 from ftengine import memory
-from ftengine.memory import PeakMemory
+from ftengine.memory import PeakMemory, available_memory
 
 SIZE = 64 * 2**20
 
@@ -35,3 +36,17 @@ def test_where_linux_does_not_tell_the_peak_is_the_process_s(monkeypatch, tmp_pa
     peak = PeakMemory(make_model(), torch.device("cpu"))
     assert peak.bytes >= 0
     assert memory._peak() > 100 * 2**20, "torch alone is larger"
+
+
+def test_available_memory_is_within_the_machine_s_and_the_container_s(monkeypatch, tmp_path):
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < available_memory() <= machine
+    limit, used = tmp_path / "memory.max", tmp_path / "memory.current"
+    limit.write_text("max\n")
+    used.write_text("1000\n")
+    monkeypatch.setattr(memory, "CONTROL_GROUPS", ((limit, used), (tmp_path / "none", tmp_path / "none")))
+    assert available_memory() > 5000
+    limit.write_text("6000\n")
+    assert available_memory() == 5000
+    used.write_text("7000\n")
+    assert available_memory() == 0

@@ -10,7 +10,7 @@ from tiny import Policy, loss_of, make_batch, make_model
 from ftengine.config_refs import LrRule, OptimizerRef
 from ftengine.errors import CheckpointError
 from ftengine.freeze import Freezer
-from ftengine.optim import build_optimizer, load_optimizer_state, optimizer_state, set_learning_rates
+from ftengine.optim import build_optimizer, fuses, load_optimizer_state, optimizer_state, set_learning_rates
 from ftengine.optimizers import OPTIMIZERS
 from ftengine.protocols import Progress
 
@@ -118,3 +118,15 @@ def test_state_of_another_model_is_refused():
     optimizer = build_optimizer(model, OPTIMIZERS["sgd"]())
     with pytest.raises(CheckpointError, match=r"the optimizer state holds 'heads\.b\.fc\.weight', which the model"):
         load_optimizer_state(optimizer, model, {"heads.b.fc.weight/momentum_buffer": torch.zeros(1)}, {})
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_on_a_gpu_the_fused_form_is_used_where_torch_has_one(name):
+    options = OPTIMIZERS[name]()
+    assert fuses(options, torch.device("cuda")) == (name in ("sgd", "adam", "adamw", "adagrad"))
+    assert not fuses(options, torch.device("cpu"))
+    assert not fuses(OPTIMIZERS["sgd"](dampening=0.1), torch.device("cuda")), "its first step would count when left out"
+    if options.has_fused:
+        getattr(torch.optim, options.torch_name)(
+            [torch.zeros(1, requires_grad=True)], fused=True, **options.arguments()
+        )

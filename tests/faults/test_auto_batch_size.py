@@ -48,7 +48,7 @@ def test_an_epoch_keeps_eight_steps(runs, cli):
     assert compare_runs(run.directory, again.directory).differences == [], "the search has left no trace"
 
 
-@pytest.mark.parametrize(("images", "accumulate", "found"), [(9, 1, 8), (9, 3, 24), (32, 1, 32), (10**6, 1, 32)])
+@pytest.mark.parametrize(("images", "accumulate", "found"), [(9, 3, 24), (10**6, 1, 32)])
 def test_it_is_the_largest_that_fits(runs, room, images, accumulate, found):
     tried = room(images)
     run = runs({**ROOMY, "train": {**ROOMY["train"], "accumulate": accumulate}})

@@ -15,10 +15,10 @@ SCENES = {
     "data": {
         "limit": None,
         "val_fraction": 0.2,
-        "scenes": {"count": 20, "size": 32, "digits": [1, 2], "digit_size": [12, 16]},
+        "scenes": {"count": 15, "size": 32, "digits": [1, 2], "digit_size": [12, 16]},
     }
 }
-SMALL = {"train": {"epochs": 2, "batch_size": 4, "pictures": 0}}
+SMALL = {"train": {"epochs": 2, "batch_size": 4, "pictures": 0, "eval_every": 2}, "checkpoint": {"every_epochs": 2}}
 RESNET = {"backbone": {"name": "resnet18", "weights": "none"}, "image": {"size": 32}}
 TASKS = {
     "classification": {},
@@ -26,7 +26,7 @@ TASKS = {
     "detection": {"task": "detection", "head": "fcos", **RESNET, **SCENES, **SMALL},
     "segmentation": {"task": "segmentation", "head": "fcn", **RESNET, **SCENES, **SMALL},
 }
-"""Runs of six or eight steps in two epochs."""
+"""Runs of six steps in two epochs."""
 
 
 class Breaker:
@@ -176,7 +176,7 @@ ROLLBACK = {
 }
 
 
-@pytest.mark.parametrize(("at", "to"), [(2, 1), (4, 4), (6, 4), (7, 7)])
+@pytest.mark.parametrize(("at", "to"), [(2, 1), (6, 4), pytest.param(4, 4, marks=pytest.mark.slow)])
 def test_rollback_goes_back_to_the_last_checkpoint_and_on_with_the_next_step(runs, breaker, at, to):
     """The weights before step `at` + 1 are those before step `to`, which were saved at an epoch's end or the start."""
     breaker.factors = {at: NAN}
@@ -211,7 +211,13 @@ AROUND = {
 }
 
 
-@pytest.mark.parametrize("changes", AROUND.values(), ids=AROUND)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param(changes, id=name, marks=() if name in ("skip", "rollback, often saved") else pytest.mark.slow)
+        for name, changes in AROUND.items()
+    ],
+)
 def test_a_run_stopped_around_broken_steps_ends_with_the_same_bytes(runs, cli, breaker, changes):
     """Before them, after them, and between; steps 5 and 8 break, in another epoch each."""
     breaker.factors = {5: NAN, 8: INF}
@@ -242,7 +248,13 @@ def on_device(monkeypatch):
     monkeypatch.setattr("ftengine.optim.fuses", lambda options, device: options.has_fused)
 
 
-@pytest.mark.parametrize("optimizer", FUSED.values(), ids=FUSED)
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        pytest.param(options, id=name, marks=() if name in ("sgd", "adamw") else pytest.mark.slow)
+        for name, options in FUSED.items()
+    ],
+)
 def test_on_a_device_the_optimizer_leaves_the_step_out(runs, breaker, on_device, optimizer):
     """The very first step, too, where torch's own fused SGD would leave its momentum uninitialised."""
     breaker.factors = {1: NAN, 3: NAN}

@@ -146,7 +146,7 @@ def test_a_gradient_that_is_half_there_does_not_count(runs, monkeypatch):
     assert runs(laid(PLAIN, dropout, {"head": {"dropout": 0.4}})).bytes() != expected.bytes()
 
 
-@pytest.mark.parametrize("stop", [2, 3, 4, 5])
+@pytest.mark.parametrize("stop", [2, 4, *(pytest.param(stop, marks=pytest.mark.slow) for stop in (3, 5))])
 def test_a_resumed_run_begins_with_the_parts_that_it_had(runs, cli, small, stop):
     """Memory is short at step 3 only: what came after it had four parts, and has them in a new process as well."""
     small.train = 4
