@@ -25,7 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "verify-resume": (
         "ftengine.cli_verify:verify_resume",
-        "Prove that a config's runs can be stopped and resumed without a trace.",
+        "Prove that a config's runs resume exactly.",
     ),
     "lr-find": (
         "ftengine.cli_lr_find:lr_find",

@@ -33,7 +33,7 @@ SHOWN = 5
 def verify_resume(
     config: Path | None, task: str | None, assignments: tuple[str, ...], steps: int | None, at: int | None
 ) -> None:
-    """Prove that a config's runs can be stopped and resumed without a trace.
+    """Prove that a config's runs resume exactly.
 
     Trains a few steps twice, in processes of their own: once without a stop, and once stopped and resumed. Then
     compares every tensor of model and optimizer, the state and the metrics, bit by bit. Exit code 0: they are
