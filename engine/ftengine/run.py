@@ -209,7 +209,7 @@ def loader_settings(config: TrainConfig, device: torch.device) -> LoaderSettings
     """`auto` workers: none on a CPU, where they would only compete with the training, up to 8 with a GPU."""
     automatic = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
     workers = automatic if config.workers == "auto" else config.workers
-    return LoaderSettings(workers, pin_memory=device.type == "cuda")
+    return LoaderSettings(workers, device.type == "cuda", config.worker_timeout)
 
 
 def announce(
