@@ -276,7 +276,10 @@ class Metric(ABC):
 
     @abstractmethod
     def merge(self, other: Metric) -> None:
-        """Add what `other`, of the same making, has seen: as if all of it had been seen here."""
+        """Add what `other`, of the same making, has seen: as if all of it had been seen here, after what has been.
+
+        In a run of several processes `other` comes from another one, and has been pickled on its way.
+        """
 
     def details(self) -> dict[str, Any]:
         """What is too large for a table and a log line (a confusion matrix), as JSON data; for reports."""
