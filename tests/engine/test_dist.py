@@ -342,10 +342,11 @@ SEGMENTATION = {
     [
         {"freeze": {"name": "auto", "probe_epochs": 1, "batches": 2}, "schedule": {"name": "plateau", "patience": 0}},
         {"adapter": "lora", "train": {"ema": 0.9, "accumulate": 2}},
+        {"train": {"wise_ft": {"grid": [0.5, 1.0]}, "workers": 1}, "data": {"test_fraction": 0.2}},
         {"task": "regression", "data": {"targets": ["ink"]}, "train": {"early_stopping": 1}},
-        {**SEGMENTATION, "freeze": "all"},
+        {**SEGMENTATION, "freeze": "all", "optimizer": {"name": "sgd", "lr": 0.01}},
     ],
-    ids=["auto, plateau", "lora", "regression, early stopping", "segmentation"],
+    ids=["auto, plateau", "lora", "mixed with the start", "regression, early stopping", "segmentation"],
 )
 def test_two_processes_train_as_one_more(runs, ranked, changes):
     changes = {**PLAIN, **changes, "train": {**PLAIN["train"], **changes.get("train", {})}}

@@ -52,14 +52,15 @@ def start(tmp_path, config_file, runs, one):
 
 
 @pytest.mark.parametrize(
-    ("what", "code", "text"),
+    ("what", "code", "text", "workers"),
     [
-        ("SIGKILL", -9, "another process of the run is lost: it has ended"),
-        ("raise", 1, "another process of the run is lost: rank 1: the loss has failed"),
+        ("SIGKILL", -9, "another process of the run is lost: it has ended", 0),
+        ("raise", 1, "another process of the run is lost: rank 1: the loss has failed", 0),
+        pytest.param("SIGKILL", -9, "another process of the run is lost: it has ended", 2, marks=pytest.mark.slow),
     ],
 )
-def test_a_process_that_dies_ends_the_others(start, whole, trigger, what, code, text):
-    lost, (first, second) = start(failing(trigger, what))
+def test_a_process_that_dies_ends_the_others(start, whole, trigger, what, code, text, workers):
+    lost, (first, second) = start(failing(trigger, what, workers=workers))
     assert (first.code, second.code) == (1, code)
     assert text in first.stderr
     assert f"the last good checkpoint stays: {lost.checkpoint()}" in first.stderr
