@@ -34,9 +34,7 @@ def check_settings(config: TrainConfig, size: int, device: torch.device) -> None
         below = config.batch // parts * parts
         choices = " or ".join(str(near) for near in (below, below + parts) if near)
         in_parts = f"in {config.accumulate} parts each " if config.accumulate > 1 else ""
-        message = (
-            f"{config.batch} samples cannot be shared by {size} processes {in_parts}evenly; nearest: {choices}"
-        )
+        message = f"{config.batch} samples cannot be shared by {size} processes {in_parts}evenly; nearest: {choices}"
         problems.append(Problem("train.batch_size", message))
     if config.sync_batchnorm and device.type != "cuda":
         problems.append(Problem("train.sync_batchnorm", f"needs GPUs, and this run is on {device.type}"))
