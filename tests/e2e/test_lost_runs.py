@@ -87,7 +87,8 @@ def test_a_run_that_ended_before_its_first_checkpoint(runs, cli):
     result = cli("run", "--resume", run.directory)
     assert result.exit_code == 1
     assert "has no checkpoint to continue from" in result.stderr
-    assert "if the run ended before its first, start it again: in another folder, or in this one with --continue" in result.stderr
+    advice = "if the run ended before its first, start it again: in another folder, or in this one with --continue"
+    assert advice in result.stderr
 
 
 def test_a_signal_in_a_process_of_its_own(cli_process, config_file, trigger, third_party_site, tmp_path):
