@@ -77,9 +77,7 @@ def by_hand(model, batches, accumulate=1):
 
 
 def first_batches(run, count):
-    order = TrainOrder(
-        10, run.plan.config.train.batch, run.plan.config.train.seed, "a", run.step, run.step + count
-    )
+    order = TrainOrder(10, run.plan.config.train.batch, run.plan.config.train.seed, "a", run.step, run.step + count)
     return list(batches(run.streams["a"].train, order, run.loader))
 
 
