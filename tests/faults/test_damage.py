@@ -72,7 +72,7 @@ def test_the_newest_whole_checkpoint_takes_the_place_of_a_damaged_one(store, nam
 POINTERS = ["{}", "[]", *(json.dumps({"checkpoint": name, "step": 8}) for name in ("step-00000008", "../x", ["x"]))]
 
 
-@pytest.mark.parametrize("damage", [*DAMAGE, *POINTERS], ids=str)
+@pytest.mark.parametrize("damage", [*DAMAGE, *POINTERS], ids=lambda damage: getattr(damage, "__name__", str(damage)))
 def test_a_pointer_that_is_damaged_or_leads_nowhere(store, damage):
     file = store.folder / "last.json"
     file.write_text(damage) if isinstance(damage, str) else damage(file)
