@@ -22,6 +22,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch._C import _remove_worker_pids
 from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
@@ -188,9 +189,12 @@ class _Loading:
             self.settings.check()
             try:
                 return next(self.iterator)
-            except RuntimeError as error:
+            except (RuntimeError, OSError, EOFError) as error:
                 if not self.workers:
                     raise
+                if not isinstance(error, RuntimeError):  # a tensor is fetched from its worker, which may be dying
+                    for worker in self.workers:
+                        worker.join(POLL / len(self.workers))
                 dead = [number for number, worker in enumerate(self.workers) if worker.exitcode is not None]
                 if dead:
                     raise WorkerError(self._death(dead)) from None
@@ -203,16 +207,24 @@ class _Loading:
         """End the workers; none is left, nor anything of them."""
         if not self.workers:
             return
-        for worker, doing in zip(self.workers, self.watched.board, strict=True):
-            if doing != IDLE:  # it has no lock of the queues, which torch needs to end the others
-                worker.kill()
-        self.iterator._shutdown_workers()
         self.kill()
         _open.discard(self)
+        if self.iterator._shutdown:  # the last batch was taken, and torch has ended them
+            return
+        # torch would ask them to end, with a lock that one which was killed may hold, and then wait for the sample that
+        # each of them is reading. What it does beside that is done here.
+        self.iterator._shutdown = True
+        _remove_worker_pids(id(self.iterator))
+        if self.settings.pin_memory:
+            self.iterator._pin_memory_thread_done_event.set()
+        for queue in (*self.iterator._index_queues, self.iterator._worker_result_queue):
+            queue.cancel_join_thread()
+            queue.close()
 
     def kill(self) -> None:
         for worker in self.workers:
             worker.kill()
+        for worker in self.workers:
             worker.join()
 
     # --- what is said ----------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from ftengine.config_train import EmaConfig, SwaConfig, TrainConfig
 from ftengine.freeze import Freezer
 from ftengine.precision import Precision
 from ftengine.protocols import Progress
+from ftengine.signals import Interrupted
 
 
 def run(config, values):
@@ -167,3 +168,23 @@ def test_statistics_are_taken_anew_but_for_what_is_frozen():
     torch.testing.assert_close(norms["c2.1"].running_var, variance)
     assert norms["c2.1"].momentum == 0.1
     assert not any(module.training for module in swa.model.modules())
+
+
+def test_statistics_are_what_they_were_where_their_taking_is_cut_off():
+    model = make_model()
+    swa = Swa(model, SwaConfig(start=0), 1)
+    swa.after_epoch(model, 1)
+    before = {name: tensor.clone() for name, tensor in swa.model.state_dict().items()}
+    precision = Precision(TrainConfig(precision="fp32", device="cpu"), False)
+
+    def cut_off():
+        yield make_batch(seed=0), ("a",)
+        raise Interrupted("SIGTERM")
+
+    with pytest.raises(Interrupted):
+        refresh_norms(swa.model, model, cut_off(), precision)
+    after = swa.model.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert not any(module.training for module in swa.model.modules())
+    assert swa.after_epoch(model, 1), "the same epoch is not averaged twice, and its statistics are still to be taken"
+    assert swa.updates == 1
