@@ -15,6 +15,15 @@ except ImportError:  # not a POSIX system: nothing is checked
     fcntl = None  # type: ignore[assignment]
 
 
+_held: set[int] = set()
+
+
+def let_go() -> None:
+    """In a process that was forked: it holds nothing, so that what its parent holds ends with its parent."""
+    while _held:
+        os.close(_held.pop())
+
+
 @contextmanager
 def claim(directory: Path) -> Iterator[None]:
     """Hold `directory`, which exists, for this process; raises CheckpointError where another one holds it.
@@ -25,6 +34,7 @@ def claim(directory: Path) -> Iterator[None]:
         yield
         return
     handle = os.open(directory, os.O_RDONLY)
+    _held.add(handle)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -34,4 +44,5 @@ def claim(directory: Path) -> Iterator[None]:
             pass
         yield
     finally:
+        _held.discard(handle)
         os.close(handle)

@@ -7,12 +7,10 @@ the main process still needs them to finish its step. They end when it closes th
 from __future__ import annotations
 
 import atexit
-import ctypes
 import itertools
 import multiprocessing
 import os
 import signal
-import sys
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -30,7 +28,7 @@ from ftengine.data import Failure, Split
 from ftengine.errors import DataError, WorkerError
 from ftengine.model import StreamBatch
 from ftengine.order import TrainOrder
-from ftengine.signals import HANDLED
+from ftengine.worker_process import LINUX, signals_later, start_worker
 
 if TYPE_CHECKING:
     from ftengine.training import Training
@@ -40,8 +38,6 @@ POLL = 0.5
 """Seconds between looks at the workers and for signals, while no batch comes."""
 IDLE, COLLATING = -1, -2
 SHOWN = 4
-LINUX = sys.platform == "linux"
-PR_SET_PDEATHSIG = 1
 HINTS = {
     signal.SIGKILL: "the system may have run out of memory: lower train.workers, train.batch_size or image.size",
     signal.SIGBUS: "shared memory may be full (/dev/shm; `docker run --shm-size`): lower train.workers or "
@@ -150,7 +146,7 @@ class _Loading:
             collate_fn=self.watched.collate,
             pin_memory=settings.pin_memory,
             generator=torch.Generator(),  # the loader draws a seed for its workers: not from the run's generator
-            worker_init_fn=partial(_start_worker, os.getpid()) if settings.workers else None,
+            worker_init_fn=partial(start_worker, os.getpid()) if settings.workers else None,
             multiprocessing_context="fork" if settings.workers and LINUX else None,
             timeout=POLL if settings.workers else 0,
         )
@@ -159,7 +155,7 @@ class _Loading:
 
     def _start(self, loader: DataLoader[Any]) -> Any:
         try:
-            with _signals_later():
+            with signals_later():
                 iterator: Any = iter(loader)
         except OSError as error:
             raise WorkerError(
@@ -275,33 +271,3 @@ def _end_all() -> None:
     """Otherwise the interpreter would, at its end, wait for workers that nobody has closed."""
     for loading in tuple(_open):
         loading.kill()
-
-
-@contextmanager
-def _signals_later() -> Iterator[None]:
-    """Hold SIGINT and SIGTERM back; from processes that are started meanwhile, until they say that they ignore them."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _start_worker(main: int, _: int) -> None:
-    """One thread a worker: the processes are the parallelism. It ends with the process `main`."""
-    if LINUX:  # elsewhere torch looks, after each batch and every few seconds, whether the main process is still there
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != main:  # it ended before this was asked for
-            os._exit(1)
-    for number in HANDLED:
-        signal.signal(number, signal.SIG_IGN)
-    signal.set_wakeup_fd(-1)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
-    import cv2
-
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)

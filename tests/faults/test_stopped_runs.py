@@ -25,6 +25,8 @@ CONFIG = merged(
     },
 )
 """Two epochs of two steps; the second epoch's end is averaged. An evaluation of val has four batches."""
+FOREGROUND = ["--set", "checkpoint.background=false"]
+"""So that saving is a phase of its own."""
 PHASES = {
     # name: (function, which call of it sends the signal, SIGINT or SIGTERM, the step that is saved, evaluations in log)
     "the weights are being stored": ("ftengine.run.save_start", 1, "SIGINT", 0, []),
@@ -86,7 +88,7 @@ def test_a_signal(cli, folder, whole, phase, monkeypatch):
     directory = folder / phase
     with monkeypatch.context() as patch:
         send_at(patch, function, call, lambda: os.kill(os.getpid(), signal.Signals[number]))
-        result = cli("run", "--config", folder / "config.yaml", "--output", directory)
+        result = cli("run", "--config", folder / "config.yaml", "--output", directory, *FOREGROUND)
     assert result.exit_code == 128 + signal.Signals[number]
     assert f"stopped by {number} after step {step}; everything is saved" in result.stdout
     assert not (directory / "summary.json").exists()
@@ -244,7 +246,7 @@ def test_a_process(cli, folder, whole, request, function, call, send, workers, c
         else:
             send_at(patch, function, call, send)
 
-    options = ["--set", f"train.workers={workers}", "--set", "checkpoint.background=false"]
+    options = ["--set", f"train.workers={workers}", *FOREGROUND]
     process = Process(["run", "--config", folder / "config.yaml", "--output", directory, *options], log, prepare)
     assert process.exit_code() == code, log.read_text()
     process.nothing_is_left()
@@ -253,7 +255,8 @@ def test_a_process(cli, folder, whole, request, function, call, send, workers, c
     arguments = ["run", "--resume", directory]
     if "group" in str(directory):
         assert again(log.read_text()) == [str(argument) for argument in arguments]
-    assert cli(*arguments).exit_code == 0
+    result = cli(*arguments)
+    assert result.exit_code == 0, result.output
     assert_same(directory, whole)
 
 
