@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -101,7 +102,7 @@ class Split(TorchDataset[Item | Failure | Gap]):
         index, bad = place, list[BadSample]()
         while isinstance(read := self._read(index), BadSample):
             bad.append(read)
-            if self.quarantine is None:
+            if self.quarantine is None or not read.lasting:
                 return Failure(read.cause)
             self.quarantine.known[index] = read
             if not self.training:
@@ -131,10 +132,11 @@ class Split(TorchDataset[Item | Failure | Gap]):
                 mask = target["mask"] = self.data.mask(index)
                 if mask.shape != image.shape[:2]:
                     raise DataError(f"sample {name}: its mask is of {mask.shape}, its image of {image.shape[:2]}")
-        except FtengineError as error:
-            return BadSample(index, name, str(error))
         except Exception as error:
-            return BadSample(index, name, f"sample {name}: {type(error).__name__}: {error}")
+            cause = (
+                str(error) if isinstance(error, FtengineError) else f"sample {name}: {type(error).__name__}: {error}"
+            )
+            return BadSample(index, name, cause, lasting=not _of_the_machine(error))
         return target, image
 
     def _item(self, target: dict[str, Any], image: np.ndarray, index: int, seed: int) -> Item:
@@ -187,6 +189,19 @@ class Split(TorchDataset[Item | Failure | Gap]):
             truths[task] = targets[task] if in_place else gather([item.truths[task] for item in good])
         ids, frames, indices = zip(*((item.id, item.frame, item.index) for item in good), strict=True)
         return StreamBatch(images, targets, list(ids), list(frames), truths, list(indices), bad)
+
+
+PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
+"""Errors of files that say nothing of the file: too many are open, memory or a network disk is gone."""
+
+
+def _of_the_machine(error: BaseException | None) -> bool:
+    """Whether a sample could not be read because of the machine, so that it may be read another time."""
+    while error is not None:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in PASSING):
+            return True
+        error = error.__cause__
+    return False
 
 
 def pad(array: np.ndarray, size: tuple[int, int], value: int) -> np.ndarray:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -26,6 +28,8 @@ from ftengine.launch import Launch
 T = TypeVar("T")
 FAILED = "failed"
 """Where in the store the first process that fails says why."""
+MEETING_POLL = 0.02
+"""Seconds between looks at who has come."""
 
 
 class LostProcessError(TrainingError):
@@ -77,8 +81,7 @@ class World:
         self.timeout, wait = timeout, timedelta(seconds=timeout)
         try:
             found, _, _ = next(rendezvous("env://", self.rank, self.size, timeout=wait))
-            # torchrun keeps its store when it starts processes again: what those before have left there leads nowhere.
-            self._store = PrefixStore(f"ftengine/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", found)
+            self._store = PrefixStore(f"ftengine/{_meeting(found, self.rank, self.size, timeout)}", found)
             if device.type == "cuda":
                 torch.cuda.set_device(device)
             dist.init_process_group(
@@ -108,6 +111,8 @@ class World:
         try:
             yield
         except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError):  # this process's own
+                raise
             reason = f"it has ended, or has not answered for {self.timeout:g} seconds (train.process_timeout)"
             with contextlib.suppress(RuntimeError):
                 if self._store.check([FAILED]):
@@ -205,8 +210,33 @@ class World:
     # --- shares --------------------------------------------------------------------------------------------------
 
     def share(self, count: int) -> range:
-        """Which of `count` things are this process's: contiguous, in the order of ranks, the first have the most."""
+        """Which of `count` things are this process's: contiguous, in the order of ranks, alike but for one."""
         return range(-(-count * self.rank // self.size), -(-count * (self.rank + 1) // self.size))
+
+
+def _meeting(store: Any, rank: int, size: int, timeout: float) -> str:
+    """A name for this meeting that all processes agree on, and none before has had: rank 0's.
+
+    A launcher may keep its store when it starts processes again, or replaces a machine, and what those before have
+    left there leads nowhere. So each process asks under a name of its own, and rank 0 answers until all have heard it.
+    """
+    if rank:
+        question = uuid.uuid4().hex
+        store.set(f"ftengine/question/{rank}", question)
+        answer: str = store.get(f"ftengine/answer/{question}").decode()
+        store.set(f"ftengine/heard/{answer}/{rank}", "")
+        return answer
+    answer, missing, end = uuid.uuid4().hex, set(range(1, size)), time.monotonic() + timeout
+    while missing:
+        for other in sorted(missing):
+            if store.check([f"ftengine/heard/{answer}/{other}"]):
+                missing.remove(other)
+            elif store.check([f"ftengine/question/{other}"]):
+                store.set("ftengine/answer/" + store.get(f"ftengine/question/{other}").decode(), answer)
+        if time.monotonic() > end:
+            raise RuntimeError(f"{len(missing)} of {size} processes have not come: rank {min(missing)}")
+        time.sleep(MEETING_POLL if missing else 0)
+    return answer
 
 
 def _short(value: Any) -> str:

@@ -1,6 +1,6 @@
 """How many processes a run has, and which of them this one is: RANK, WORLD_SIZE and LOCAL_RANK, as torchrun sets them.
 
-Nothing else is read, so that SLURM, Ray or a shell script can start a run as well as torchrun.
+Nothing else says it, so that SLURM, Ray or a shell script can start a run as well as torchrun.
 """
 
 from __future__ import annotations

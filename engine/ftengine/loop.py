@@ -82,8 +82,8 @@ def finish_epoch(run: Training, epoch: int) -> None:
     config = run.plan.config.train
     new_average = run.average is not None and run.average.after_epoch(run.model, epoch)
     if epoch % config.eval_every == 0 or epoch == config.epochs:
-        if run.save_is_due() or run.save_is_due(epoch):
-            run.save()  # whatever happens in the evaluation, which may be long
+        if run.world.size > 1 or run.save_is_due() or run.save_is_due(epoch):
+            run.save()  # whatever happens in the evaluation, which may be long; several processes only stop behind it
         if new_average and run.average is not None:
             start = run.step - run.steps_per_epoch
             feeds = {name: feed(run, name, start, run.step, whole=True) for name in run.streams}

@@ -27,11 +27,15 @@ ATTEMPTS = 1000
 
 @dataclass(frozen=True)
 class BadSample:
-    """A sample that cannot be read: its `index` in the split, its `id`, and why."""
+    """A sample that cannot be read: its `index` in the split, its `id`, and why.
+
+    `lasting`: it is the sample's own defect, not one of the machine, which another time may read it.
+    """
 
     index: int
     id: str
     cause: str
+    lasting: bool = True
 
 
 class Quarantine:
@@ -164,7 +168,8 @@ class Journal:
         """Add a line for each of `samples`; they are on the disk when this returns."""
         if not samples or not self._world.main:
             return
-        rows = [{"stream": split.stream, "split": split.split, **vars(sample)} for sample in samples]
+        place = {"stream": split.stream, "split": split.split}
+        rows = [{**place, "index": sample.index, "id": sample.id, "cause": sample.cause} for sample in samples]
         with self.file.open("a", encoding="utf-8") as stream:
             stream.write("".join(json.dumps(row) + "\n" for row in rows))
             stream.flush()

@@ -74,9 +74,9 @@ class Saver(Store):
             copy = before.get(name)
             if copy is None or (copy.shape, copy.dtype) != (tensor.shape, tensor.dtype):
                 copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
-            copies[name] = copy.copy_(tensor.detach(), non_blocking=True)
-        if any(tensor.is_cuda for tensor in tensors.values()):
-            torch.cuda.synchronize()  # a synchronisation point: the copies to pinned memory are complete after it
+            copies[name] = copy.copy_(tensor.detach(), non_blocking=tensor.is_cuda)
+        for device in {tensor.device for tensor in tensors.values() if tensor.is_cuda}:
+            torch.cuda.synchronize(device)  # a synchronisation point: the copies to pinned memory are complete after it
         self._buffers[kind] = copies
         return copies
 

@@ -1,5 +1,6 @@
 """Samples that cannot be read: replaced in training, left out of evaluations, listed, and not too many."""
 
+import errno
 import json
 import shutil
 
@@ -465,6 +466,21 @@ def test_its_augmentation_is_that_of_the_place():
     data = Numbers(20, [4])
     item = split_of(data, augmentation=note)[(1, 4)]
     assert seeds == {seeding.derive(3, "augment", "s", 1, 4): item.index}
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.ESTALE])
+def test_what_the_machine_cannot_read_now_is_not_put_away(number):
+    def image(index):
+        try:
+            raise OSError(number, "it may go another time")
+        except OSError as error:
+            raise DataError(f"cannot read image {index}") from error
+
+    data = Numbers(20, [])
+    data.image = image
+    split = split_of(data)
+    assert split[(0, 3)] == Failure("cannot read image 3")
+    assert split.quarantine.known == {}
 
 
 @pytest.mark.parametrize("workers", [0, 2])
