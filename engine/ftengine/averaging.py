@@ -21,8 +21,10 @@ from ftengine.precision import Precision
 class Average:
     """`model` is the average, in eval mode; `updates` counts the models averaged in so far, and is saved with it.
 
-    `ready`: there is an average to evaluate.
+    `kind` says of what sort it is. `ready`: there is an average to evaluate.
     """
+
+    kind = ""
 
     def __init__(self, averaged: AveragedModel) -> None:
         self.updates = 0
@@ -53,6 +55,8 @@ class Average:
 class Ema(Average):
     """The exponential moving average, with the current buffers (BatchNorm's statistics) of the original."""
 
+    kind = "ema"
+
     def __init__(self, model: Model, config: EmaConfig) -> None:
         self.config = config
         averaged = AveragedModel(model, multi_avg_fn=self._average)
@@ -75,6 +79,8 @@ class Ema(Average):
 
 class Swa(Average):
     """The mean of the weights at the ends of the epochs after `start` (Izmailov et al. 2018)."""
+
+    kind = "swa"
 
     def __init__(self, model: Model, config: SwaConfig, epochs: int) -> None:
         self.lr = config.lr

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ftengine.claim import claim
-from ftengine.document import override
+from ftengine.document import Document, override
 from ftengine.errors import DataError, FtengineError, name_list
 from ftengine.launch import launched
 from ftengine.plan import Plan
@@ -81,20 +81,24 @@ def run(
         plan = load(config, assignments, task)
         directory = (output or default_directory(config, plan)).absolute()
 
-    def choose() -> tuple[Path, bool]:
-        """The run's directory, and whether a run goes on there."""
+    def choose() -> Choice:
         if goes_on:
-            return directory, is_begun(directory, plan)
+            begun = is_begun(directory, plan)
+            return directory, begun, run_document(directory) if begun else None
         if resume is None:
             check_empty(directory)
-        return directory, resume is not None
+        return directory, resume is not None, None
 
     outcome = _execute(plan, choose, force=force, stop_after=stop_after)
     if outcome in EXIT_CODES:
         raise SystemExit(EXIT_CODES[outcome])
 
 
-def _execute(plan: Plan, choose: Callable[[], tuple[Path, bool]], **options: Any) -> str:
+Choice = tuple[Path, bool, Document | None]
+"""A run's directory, whether a run goes on there, and its config if that is to take the place of the plan's."""
+
+
+def _execute(plan: Plan, choose: Callable[[], Choice], **options: Any) -> str:
     from ftengine.signals import Interrupted, Signals
     from ftengine.track import make_console  # rich
 
@@ -103,7 +107,7 @@ def _execute(plan: Plan, choose: Callable[[], tuple[Path, bool]], **options: Any
     console.quiet = not launch.main
     config = plan.config.train
     if launch.size == 1:
-        directory, resume = choose()  # before torch is imported: a mistake shows at once
+        directory, resume, own = choose()  # before torch is imported: a mistake shows at once
     with Signals(shared=launch.size > 1) as signals:
         try:
             with console.status("loading torch"):
@@ -112,7 +116,9 @@ def _execute(plan: Plan, choose: Callable[[], tuple[Path, bool]], **options: Any
                 from ftengine.run import execute
             with World.join(launch, pick_device(config.device, launch), config.process_timeout) as world:
                 if launch.size > 1:
-                    directory, resume = world.from_main(choose)
+                    directory, resume, own = world.from_main(choose)
+                if own is not None:
+                    plan = resolve(own, trained=True)
                 return execute(plan, directory, console, signals, world=world, resume=resume, **options)
         except Interrupted as signal:
             console.print(f"stopped by {signal} before it began; nothing was written")

@@ -83,6 +83,12 @@ class MicroBatches:
 
     def __post_init__(self) -> None:
         self._told = False
+        self._wanted = self.parts
+
+    @property
+    def grown(self) -> bool:
+        """Whether there are more parts than at first, because memory ran out."""
+        return self.parts > self._wanted
 
     @contextmanager
     def retry(self, model: Model, optimizer: torch.optim.Optimizer) -> Iterator[Attempt]:

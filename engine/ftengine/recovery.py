@@ -50,7 +50,12 @@ def settle_best(run: Training) -> None:
     store, judge = run.store, run.judge
     pointed, problem = leads_to(store, "best")
     if pointed is not None and pointed.name == f"step-{run.step:08d}-mixed" and store.is_whole(pointed):
-        return  # the run had come to its end; its record of the best is in there
+        # The run had come to its end. Its record of the best is in there, and counts if it goes on after all.
+        state = store.read(pointed, for_training=False).state
+        check_state(state, pointed)
+        if state["monitor"] == run.plan.monitor.name:
+            judge.load_state(state["judge"])
+        return
     if judge.best.step == 0:
         if pointed is not None and step_of(pointed) <= run.step and store.is_whole(pointed):
             return  # the best by another measure, until there is one by this
@@ -64,7 +69,7 @@ def settle_best(run: Training) -> None:
     except CheckpointError as error:
         found = Best()
         for path in store.paths():
-            evaluated = _evaluated(store, path) if step_of(path) <= run.step else None
+            evaluated = _evaluated(run, path) if step_of(path) <= run.step else None
             if evaluated is not None and judge.gain(evaluated.value, found.value) > 0:
                 found = evaluated
         judge.adopt(found)
@@ -90,12 +95,12 @@ def leads_to(store: Store, pointer: str) -> tuple[Path | None, str | None]:
         return None, str(error)
 
 
-def _evaluated(store: Store, path: Path) -> Best | None:
-    """The evaluation of a checkpoint's weights; None if there was none, or the checkpoint is damaged."""
+def _evaluated(run: Training, path: Path) -> Best | None:
+    """The evaluation of a checkpoint's weights; None if there was none by the run's measure, or it is damaged."""
     try:
-        state = store.read(path, for_training=False).state
+        state = run.store.read(path, for_training=False).state
         check_state(state, path)
     except CheckpointError:
         return None
     latest = Best.of_state(state["judge"]["latest"])
-    return latest if latest.step == step_of(path) else None
+    return latest if latest.step == step_of(path) and state["monitor"] == run.plan.monitor.name else None

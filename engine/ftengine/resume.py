@@ -39,7 +39,8 @@ def snapshot(run: Training) -> Snapshot:
         "scaler": run.precision.state(),
         "left_out": run.guard.left_out,
         "rollback_to": run.rollback_to,
-        "parts": run.micro.parts * run.world.size,
+        "parts": run.micro.parts * run.world.size if run.micro.grown else 1,  # `accumulate` is the config's
+        "average": "" if run.average is None else run.average.kind,
         "averaged": 0 if run.average is None else run.average.updates,
         "epoch_loss": list(run.epoch_loss),
         "meter": run.meter.state(),
@@ -72,7 +73,7 @@ def restore(run: Training, checkpoint: Checkpoint, *, force: bool = False) -> No
         )
     restore_learning(run, checkpoint)
     run.guard.left_out, run.rollback_to = state["left_out"], state["rollback_to"]
-    run.micro.parts = max(-(-state["parts"] // run.world.size), run.micro.parts)  # as small as they were
+    run.micro.parts = max(-(-state["parts"] // run.world.size), run.micro.parts)  # as small as memory made them
     if state["monitor"] == run.plan.monitor.name:  # by another measure nothing was the best yet
         run.judge.load_state(state["judge"])
     try:
@@ -141,8 +142,9 @@ def restore_learning(run: Training, checkpoint: Checkpoint) -> None:
     state = checkpoint.state
     load_model(run.model, checkpoint.training or checkpoint.model, checkpoint.path)
     if run.average is not None:
-        load_model(run.average.model, checkpoint.model, checkpoint.path)
-        run.average.updates = state["averaged"]
+        same = state["average"] == run.average.kind  # else a new one begins at the weights in training
+        load_model(run.average.model, checkpoint.model if same else run.model.state_dict(), checkpoint.path)
+        run.average.updates = state["averaged"] if same else 0
     load_optimizer_state(run.optimizer, run.model, checkpoint.optimizer, state["optimizer"])
     if state["scaler"]:
         run.precision.scaler.load_state_dict(state["scaler"])

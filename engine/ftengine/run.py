@@ -27,7 +27,6 @@ from ftengine.disk import make_folder, publish, require_writable
 from ftengine.dist import World
 from ftengine.effects import check_effects
 from ftengine.errors import ConfigError, DataError, Problem, TrainingError, WorkerError
-from ftengine.files import write_text
 from ftengine.freeze import Freezer
 from ftengine.loading import LoaderSettings
 from ftengine.loop import fit
@@ -135,6 +134,8 @@ def assemble(
     """Build every part of a run, and say what was built."""
     world = world or World()
     if plan.config.train.batch_size == "auto":
+        if resume:
+            raise ConfigError([Problem("train.batch_size", "auto is found where a run starts; give the run's number")])
         if world.size > 1:
             raise ConfigError(
                 [Problem("train.batch_size", f"auto is not found by {world.size} processes together; give a number")]
@@ -258,7 +259,7 @@ def write_resolved(plan: Plan, directory: Path, *, until: int | None = None) -> 
     text = yaml.safe_dump({**plan.resolved(), "provenance": provenance}, sort_keys=False, allow_unicode=True)
     final = directory / "resolved.yaml"
     if until is not None:
-        write_text(final.with_name(f"resolved-until-step-{until:08d}.yaml"), final.read_text(encoding="utf-8"))
+        publish(final.with_name(f"resolved-until-step-{until:08d}.yaml"), [final.read_bytes()])
         publish(final, [text.encode()])
         return
     if final.exists():

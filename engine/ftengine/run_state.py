@@ -1,7 +1,7 @@
 """What the ``state.json`` of a checkpoint that can be trained on must hold.
 
 A checkpoint is data from wherever the user has it: what is in it is looked at before any of it is used. What the parts
-of a run say of themselves (``tasks``, ``freeze``, ``optimizer``, ``scaler``) they look at themselves.
+of a run say of themselves (``tasks``, ``freeze``, ``optimizer``) they look at themselves.
 """
 
 from __future__ import annotations
@@ -52,6 +52,16 @@ class MeterState(_Part):
     steps: Count
 
 
+class ScalerState(_Part):
+    """`torch.amp.GradScaler`."""
+
+    scale: Annotated[float, Field(ge=0, le=1e38)]
+    growth_factor: Annotated[float, Field(gt=1, le=1e38)]
+    backoff_factor: Annotated[float, Field(gt=0, lt=1)]
+    growth_interval: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    growth_tracker: Annotated[int, Field(ge=0, le=2**31 - 1, alias="_growth_tracker")]
+
+
 class RunState(_Part):
     step: Count
     epoch: Annotated[float, Field(ge=0)]
@@ -66,10 +76,11 @@ class RunState(_Part):
     freeze: dict[str, Any]
     audit: dict[str, tuple[str, Count]]
     optimizer: dict[str, Any]
-    scaler: dict[str, float | int]
+    scaler: Annotated[dict[str, Any], Field(max_length=0)] | ScalerState
     left_out: Count
     rollback_to: Count | None
     parts: Annotated[int, Field(ge=1, le=2**31)]
+    average: str
     averaged: Count
     epoch_loss: tuple[float, Count]
     meter: MeterState

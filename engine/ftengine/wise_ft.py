@@ -37,7 +37,7 @@ def mix_with_start(run: Training, config: WiseFtConfig, directory: Path) -> None
             return None
         found = run.store.load(best, for_training=False)
         check_state(found.state, best)
-        return found
+        return found if found.state["monitor"] == run.plan.monitor.name else None
 
     def ends() -> tuple[Checkpoint, dict[str, Tensor]]:
         end = run.store.find("last")

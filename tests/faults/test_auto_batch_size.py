@@ -74,6 +74,32 @@ def test_a_resumed_run_keeps_the_number(runs, cli, room, config_file):
     assert compare_runs(stopped.directory, runs(ROOMY).directory).differences == []
 
 
+def test_continue_keeps_the_number(runs, cli, room, config_file):
+    room(9)
+    stopped = runs(ROOMY, "--stop-after", 3, exit_code=143)
+    tried = room(10**6)
+    tried.clear()
+    command = ("run", "--config", config_file(ROOMY), "--output", stopped.directory, "--continue")
+    result = cli(*command)
+    assert result.exit_code == 0, result.output
+    assert "auto is" not in result.stdout
+    assert set(tried) == {8}
+    assert stopped.resolved["train"]["batch_size"] == 8
+    assert cli(*command, "--set", "optimizer.lr=0.5").exit_code == 2, "another config is another run still"
+
+
+def test_nothing_is_searched_for_a_run_that_is_resumed(config_file, tmp_path, third_party):
+    from rich.console import Console
+
+    from ftengine.errors import ConfigError
+    from ftengine.resolve import load
+    from ftengine.run import assemble
+    from ftengine.signals import Signals
+
+    with pytest.raises(ConfigError, match="auto is found where a run starts"):
+        assemble(load(config_file(ROOMY)), tmp_path, Console(quiet=True), Signals(), resume=True)
+
+
 def test_not_even_the_smallest_fits(runs, room):
     room(1)
     result = runs(ROOMY, exit_code=1).result

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import yaml
+from disk_calls import watched
 
 from run_configs import merged
 
@@ -144,6 +145,85 @@ def test_other_measures_make_another_best(cli, runs):
     assert result.exit_code == 0, result.output
     assert run.summary["primary"] == "accuracy"
     assert run.summary["best_step"] == 6, "the only evaluation by this measure"
+
+
+def state_of(run, pointer="last"):
+    return json.loads((run.checkpoint(pointer) / "state.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def finished_mixture(runs):
+    """A run that does harm: its best is a mixture with its start."""
+    train = {"epochs": 3, "monitor": "loss", "wise_ft": {"grid": [0.5, 1.0]}}
+    run = runs({"optimizer": {"name": "sgd", "lr": 0.5}, "schedule": "constant", "train": train})
+    assert run.checkpoint("best").name == "step-00000009-mixed"
+    return run
+
+
+def test_a_mixture_stays_the_best_of_a_run_that_goes_on_after_its_end(finished_mixture, cli, tmp_path):
+    run = type(finished_mixture)(shutil.copytree(finished_mixture.directory, tmp_path / "run"), None)
+    value = state_of(run, "best")["judge"]["best"]["value"]
+    longer = ("--force", "--set", "train.epochs=5", "--set", "optimizer.lr=0.9")
+    result = cli("run", "--resume", run.directory, *longer, "--stop-after", 13)
+    assert result.exit_code == 143, result.output
+    assert min(line["loss"] for line in run.lines("val") if line["step"] > 9) > value, "the case is meant to get worse"
+    best = state_of(run)["judge"]["best"]
+    assert (best["value"], best["step"], best["mixed"]) == (value, 9, 0.5)
+    assert cli("run", "--resume", run.directory, "--stop-after", 14).exit_code == 143
+    assert run.checkpoint("best").name == "step-00000009-mixed"
+    assert run.checkpoint("best").is_dir()
+
+
+def test_a_mixture_by_another_measure_is_not_the_best(finished_mixture, cli, tmp_path):
+    run = type(finished_mixture)(shutil.copytree(finished_mixture.directory, tmp_path / "run"), None)
+    result = cli("run", "--resume", run.directory, "--force", "--set", "train.monitor=accuracy")
+    assert result.exit_code == 0, result.output
+    assert json.loads((run.directory / "wise_ft.json").read_text())["primary"] == "accuracy"
+    best = state_of(run, "best")
+    assert best["judge"]["best"]["value"] == best["judge"]["best"]["values"]["accuracy"]
+
+
+def test_fewer_parts_are_forced(cli, runs):
+    run = runs({"train": {"accumulate": 4}}, "--stop-after", 2, exit_code=143)
+    assert state_of(run)["parts"] == 1, "those of the config are not memory's"
+    result = cli("run", "--resume", run.directory, "--force", "--set", "train.accumulate=1")
+    assert result.exit_code == 0, result.output
+    whole = runs({}, "--stop-after", 2, exit_code=143)
+    assert cli("run", "--resume", whole.directory).exit_code == 0
+    counted = [run.tensors()["backbone.stages.c1.1.num_batches_tracked"].item() for run in (run, whole)]
+    assert counted == [4 * 2 + 4, 6]
+
+
+@pytest.mark.parametrize(("before", "after"), [("ema", "swa"), ("swa", "ema")])
+def test_another_kind_of_average_begins_anew(cli, runs, before, after):
+    kinds = {"ema": {"ema": 0.9}, "swa": {"swa": {"start": 0.0}}}
+    run = runs({"train": {"epochs": 3, **kinds[before]}}, "--stop-after", 4, exit_code=143)
+    state = state_of(run)
+    assert (state["average"], state["averaged"]) == (before, 4 if before == "ema" else 1)
+    changes = ("--set", f"train.{before}=null", "--set", f"train.{after}=true")
+    result = cli("run", "--resume", run.directory, "--force", *changes)
+    assert result.exit_code == 0, result.output
+    state = state_of(run)
+    assert (state["average"], state["averaged"]) == (after, 5 if after == "ema" else 1)
+
+
+def test_the_config_before_is_synced_before_it_is_replaced(cli, runs):
+    run = runs({}, "--stop-after", 2, exit_code=143)
+    paths, synced, visible = {}, set(), {}
+
+    def after(call, arguments, options, result):
+        if call == "open" and "dir_fd" not in options:
+            paths[result] = str(arguments[0])
+        elif call == "fsync":
+            synced.add(paths[arguments[0]])
+        elif call in ("rename", "replace"):
+            visible[str(arguments[1])] = str(arguments[0]) in synced
+
+    with watched(after=after):
+        result = cli("run", "--resume", run.directory, "--force", "--set", "optimizer.lr=0.5")
+    assert result.exit_code == 0, result.output
+    for name in ("resolved-until-step-00000002.yaml", "resolved.yaml"):
+        assert visible[str(run.directory / name)], name
 
 
 @pytest.mark.parametrize(

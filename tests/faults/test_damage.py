@@ -4,11 +4,13 @@ import json
 import shutil
 
 import pytest
+import torch
 from saves import entries, mix, save
 
 from ftengine.checkpoint import Store
 from ftengine.errors import CheckpointError
 from ftengine.recovery import last_checkpoint
+from ftengine.run_state import check_state
 
 FILES = ["model.safetensors", "training.safetensors", "optimizer.safetensors", "state.json", "manifest.json"]
 
@@ -186,6 +188,27 @@ def test_a_run_of_which_everything_is_damaged(run, cli):
     assert "has no whole checkpoint to continue from:" in result.stderr
 
 
+def test_an_evaluation_by_another_measure_is_not_compared(worse_at_the_end, cli, tmp_path):
+    run = type(worse_at_the_end)(shutil.copytree(worse_at_the_end.directory, tmp_path / "run"), None)
+    best = run.checkpoint("best")
+    other = next(
+        path
+        for path in (run.directory / "checkpoints" / f"step-{step:08d}" for step in (3, 6, 9))
+        if path.is_dir() and path != best
+    )
+
+    def before(state):
+        state["monitor"] = "loss"
+        state["judge"]["latest"]["value"] = 99.0
+
+    forge(other, before)
+    flipped(best / "model.safetensors")
+    result = cli("run", "--resume", run.directory)
+    assert result.exit_code == 0, result.output
+    assert "the best checkpoint is lost: " in plain(result.stdout)
+    assert run.checkpoint("best") not in (best, other)
+
+
 def test_a_best_pointer_that_is_damaged_is_mended(run, cli):
     best = run.checkpoint("best")
     (run.directory / "checkpoints" / "best.json").write_text('{"checkpoint": []}')
@@ -226,6 +249,7 @@ FORGED = {
     "a start that is a path": lambda state: state.update(start=["../../x"]),
     "nothing": lambda state: state.clear() or state.update(step=9),
     "a scaler": lambda state: state.update(scaler={"scale": "1"}),
+    "half a scaler": lambda state: state.update(scaler={"scale": 65536.0}),
     "another start": lambda state: state.update(start="../../x"),
     "more steps than the run has": lambda state: state.update(finished_epochs=10**6),
     "state of the optimizer": lambda state: state.update(optimizer={"../../x": [1]}),
@@ -239,6 +263,12 @@ def test_a_forged_state_is_refused(run, cli, change):
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: ")
     assert str(run.directory) in result.stderr or "optimizer state holds" in result.stderr
+
+
+def test_the_state_of_a_scaler_is_taken(run):
+    state = json.loads((run.checkpoint() / "state.json").read_text())
+    for scaler in (torch.amp.GradScaler("cpu"), torch.amp.GradScaler("cpu", enabled=False)):
+        check_state({**state, "scaler": scaler.state_dict()}, run.checkpoint())
 
 
 @pytest.mark.parametrize("tasks", [{}, [], None, {"classification": {}}, {"classification": {"names": 3}}], ids=str)
