@@ -21,6 +21,7 @@ from ftengine.host_discovery import Claim, PluginRecord, read_claims, settle
 from ftengine.host_lookup import LookupProblem, look_up, status_text
 from ftengine.host_specs import KINDS, TASK_KINDS, Component, full_components, spec_problems
 from ftengine.plugin import SPEC_HOOKS, Hooks, Spec
+from ftengine.signals import Interrupted
 
 __all__ = ["KINDS", "TASK_KINDS", "Component", "Host", "LookupProblem", "PluginRecord", "load_factory"]
 
@@ -121,7 +122,7 @@ def load_factory(component: Component) -> Callable[..., Any]:
     place = f"{component.kind} {component.name!r} (plugin {component.plugin})"
     try:
         target: Any = importlib.import_module(module_name)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         raise
     except BaseException as error:
         cause = where(error, module_name)
@@ -163,7 +164,7 @@ def _load(claim: Claim, notes: tuple[str, ...]) -> tuple[PluginRecord, pluggy.Pl
             manager = pluggy.PluginManager("ftengine")
             manager.register(module, claim.name)
             specs, problems = _register(module, manager)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         raise
     except BaseException as error:
         # Also SystemExit, and whatever else a module may raise: a broken plugin breaks nothing but itself.

@@ -39,7 +39,8 @@ def snapshot(run: Training) -> Snapshot:
         "scaler": run.precision.state(),
         "left_out": run.guard.left_out,
         "rollback_to": run.rollback_to,
-        "parts": run.micro.parts * run.world.size if run.micro.grown else 1,  # `accumulate` is the config's
+        "parts": run.micro.parts * run.world.size,
+        "accumulate": None if run.micro.grown else run.plan.config.train.accumulate,
         "average": "" if run.average is None else run.average.kind,
         "averaged": 0 if run.average is None else run.average.updates,
         "epoch_loss": list(run.epoch_loss),
@@ -73,7 +74,8 @@ def restore(run: Training, checkpoint: Checkpoint, *, force: bool = False) -> No
         )
     restore_learning(run, checkpoint)
     run.guard.left_out, run.rollback_to = state["left_out"], state["rollback_to"]
-    run.micro.parts = max(-(-state["parts"] // run.world.size), run.micro.parts)  # as small as memory made them
+    if state["accumulate"] in (None, run.plan.config.train.accumulate):  # not where the config has others now
+        run.micro.parts = max(-(-state["parts"] // run.world.size), run.micro.parts)
     if state["monitor"] == run.plan.monitor.name:  # by another measure nothing was the best yet
         run.judge.load_state(state["judge"])
     try:

@@ -80,6 +80,7 @@ class RunState(_Part):
     left_out: Count
     rollback_to: Count | None
     parts: Annotated[int, Field(ge=1, le=2**31)]
+    accumulate: Annotated[int, Field(ge=1, le=2**31)] | None
     average: str
     averaged: Count
     epoch_loss: tuple[float, Count]

@@ -71,6 +71,7 @@ def bytes_of(*tensors: Tensor) -> int:
 def load_tensors(file: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file, on the CPU. Raises CheckpointError if it cannot be read."""
     try:
-        return safetensors.torch.load_file(file)
+        # Copies: what is read is a map of the file, which would keep its room on the disk when it is removed.
+        return {name: tensor.clone() for name, tensor in safetensors.torch.load_file(file).items()}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{file} cannot be read: {error}") from None

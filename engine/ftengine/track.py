@@ -114,7 +114,11 @@ class Tracker:
         """
         if self.silent or not self.file.is_file():
             return
-        kept = [line for line in self.file.read_text().splitlines(keepends=True) if _stays(line, step, evaluated)]
+        kept = [
+            line
+            for line in self.file.read_text("utf-8", "replace").splitlines(keepends=True)
+            if _stays(line, step, evaluated)
+        ]
         publish(self.file, ["".join(kept).encode()])
 
     def evaluated(self, epoch: int, values: Mapping[str, float], train_loss: float | None, *, best: bool) -> None:

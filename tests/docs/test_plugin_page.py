@@ -52,7 +52,7 @@ def test_the_plugin_is_listed_and_shown(site, cli_process):
 @pytest.mark.parametrize(
     ("config", "term"),
     [
-        ("acme.yaml", "tempered"),
+        pytest.param("acme.yaml", "tempered", marks=pytest.mark.slow),
         pytest.param("dots.yaml", "dice", marks=pytest.mark.slow),
         pytest.param("quiet.yaml", "regularizer/quiet", marks=pytest.mark.slow),
     ],

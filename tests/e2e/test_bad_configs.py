@@ -58,7 +58,7 @@ def test_unknown_keys_do_not_hide_unknown_names(refused):
     assert "c.yaml:4: optimzer: unknown key 'optimzer'; did you mean 'optimizer'?" in text
     assert "c.yaml:5: head: unknown head 'linaer'; did you mean 'linear'?" in text
     assert "c.yaml:6: train.epoch: unknown key 'epoch'; did you mean 'epochs'?" in text
-    assert "c.yaml:6: train.batch_size: expected a whole number; found 'many'" in text
+    assert "c.yaml:6: train.batch_size: expected 'auto' or a whole number; found 'many'" in text
     assert "4 problems" in text
 
 

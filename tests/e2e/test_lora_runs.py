@@ -88,7 +88,7 @@ def test_the_first_loss_is_that_of_the_backbone(runs):
     ],
     ids=["dropout, ema", "read weights, accumulate"],
 )
-@pytest.mark.parametrize("stop", [2, 3])
+@pytest.mark.parametrize("stop", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_run_that_was_stopped_ends_with_the_same_bytes(runs, cli, tmp_path, changes, stop):
     trigger = tmp_path / "trigger"
     parts = changes["train"].get("accumulate", 1)

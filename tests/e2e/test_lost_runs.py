@@ -91,6 +91,7 @@ def test_a_run_that_ended_before_its_first_checkpoint(runs, cli):
     assert advice in result.stderr
 
 
+@pytest.mark.slow
 def test_a_signal_in_a_process_of_its_own(cli_process, config_file, trigger, third_party_site, tmp_path):
     config = config_file(failing(trigger, "SIGTERM", at=2))
     result = cli_process("run", "--config", config, "--output", tmp_path / "run", path=[third_party_site])
@@ -187,8 +188,8 @@ def test_resume_of_a_finished_run_leaves_it_as_it_is(runs, cli, train):
 
 def test_a_line_that_was_cut_off_is_dropped(runs, cli, trigger):
     stopped = runs(failing(trigger, "SIGTERM", at=4), exit_code=143)
-    with (stopped.directory / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 5, "spl')
+    with (stopped.directory / "metrics.jsonl").open("ab") as file:
+        file.write(b'\xcc\xfe not ours\n{"step": 5, "spl')
     trigger.unlink()
     assert cli("run", "--resume", stopped.directory).exit_code == 0
     assert [line["step"] for line in stopped.lines("train")] == list(range(1, 10))

@@ -9,6 +9,7 @@ from fake_distributions import BACKBONE, HEADER, Distributions
 from ftengine.errors import FtengineError
 from ftengine.host import Component, Host, LookupProblem, load_factory
 from ftengine.plugin import BackboneSpec
+from ftengine.signals import Interrupted
 
 
 def record(host, name, distribution=None):
@@ -237,6 +238,13 @@ def test_a_factory_is_imported_on_demand(distributions):
     distributions.install("d", {}, files={"fac.py": "class A:\n    def make(): pass\ndef tiny(): pass\nvalue = 3"})
     assert load_factory(component("fac:tiny")).__name__ == "tiny"
     assert load_factory(component("fac:A.make")).__name__ == "make"
+
+
+def test_a_signal_while_a_factory_is_imported_is_not_its_fault(distributions):
+    source = "from ftengine.signals import Interrupted\nraise Interrupted('SIGTERM')"
+    distributions.install("d", {}, files={"fac.py": source})
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        load_factory(component("fac:tiny"))
 
 
 @pytest.mark.parametrize(

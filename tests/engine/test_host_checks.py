@@ -7,6 +7,7 @@ from fake_distributions import BACKBONE
 
 from ftengine.host import Host
 from ftengine.plugin import API_VERSION
+from ftengine.signals import Interrupted
 
 FINE = BACKBONE.format(name="tiny", module="acme")
 IMPORTS = "from ftengine.plugin import *\n"
@@ -74,6 +75,12 @@ def test_a_module_that_is_not_there_is_broken(distributions):
 def test_an_interrupt_while_importing_is_not_swallowed(distributions):
     distributions.plugin("acme", "raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
+        Host.discover()
+
+
+def test_a_signal_while_importing_is_not_the_plugins_fault(distributions):
+    distributions.plugin("acme", "from ftengine.signals import Interrupted\nraise Interrupted('SIGTERM')")
+    with pytest.raises(Interrupted, match="SIGTERM"):
         Host.discover()
 
 

@@ -91,7 +91,12 @@ def says(targets, place, index):
     return mask == [label(index)]
 
 
-@pytest.mark.parametrize("task", DATA)
+LARGE = ("detection", "segmentation")
+
+
+@pytest.mark.parametrize(
+    "task", [pytest.param(task, marks=pytest.mark.slow) if task in LARGE else task for task in DATA]
+)
 def test_one_image_in_ten_is_unreadable(start, root, seen, task):
     """The run ends as others do, and whatever it sees is image, target and id of one sample."""
     run = start(task, eval_batch_size=10, epochs=1)

@@ -185,7 +185,7 @@ def test_a_mixture_by_another_measure_is_not_the_best(finished_mixture, cli, tmp
 
 def test_fewer_parts_are_forced(cli, runs):
     run = runs({"train": {"accumulate": 4}}, "--stop-after", 2, exit_code=143)
-    assert state_of(run)["parts"] == 1, "those of the config are not memory's"
+    assert (state_of(run)["parts"], state_of(run)["accumulate"]) == (4, 4), "the config's, not memory's"
     result = cli("run", "--resume", run.directory, "--force", "--set", "train.accumulate=1")
     assert result.exit_code == 0, result.output
     whole = runs({}, "--stop-after", 2, exit_code=143)

@@ -50,10 +50,7 @@ def in_process(act, run, kill_at):
 
 @pytest.mark.parametrize(
     "situation",
-    [
-        pytest.param(one, id=one.name, marks=() if one.name in ("best", "again") else pytest.mark.slow)
-        for one in SITUATIONS
-    ],
+    [pytest.param(one, id=one.name, marks=() if one.name == "best" else pytest.mark.slow) for one in SITUATIONS],
 )
 def test_a_kill_at_every_write_sync_and_rename_inside_a_save(tmp_path, situation):
     template = prepared(situation, tmp_path / "template")

@@ -218,11 +218,15 @@ def twice(number):
 @pytest.mark.parametrize(
     ("function", "call", "send", "workers", "code", "step"),
     [
-        ("multiprocessing.context.ForkProcess.start", 2, group(signal.SIGTERM), 2, 143, 0),
-        ("ftengine.evaluate.weighted_terms", 6, group(signal.SIGINT), 2, 130, 2),
+        pytest.param(
+            *("multiprocessing.context.ForkProcess.start", 2, group(signal.SIGTERM), 2, 143, 0), marks=pytest.mark.slow
+        ),
+        pytest.param(*("ftengine.evaluate.weighted_terms", 6, group(signal.SIGINT), 2, 130, 2), marks=pytest.mark.slow),
         ("ftengine.step.compute_gradients", 3, group(signal.SIGTERM), 2, 143, 3),
         ("ftengine.step.compute_gradients", 3, twice(signal.SIGTERM), 2, 143, 2),
-        ("ftengine.evaluate.weighted_terms", 10, twice(signal.SIGINT), 0, 130, 4),
+        pytest.param(
+            *("ftengine.evaluate.weighted_terms", 10, twice(signal.SIGINT), 0, 130, 4), marks=pytest.mark.slow
+        ),
         ("ftengine.checkpoint.write", 7, twice(signal.SIGTERM), 0, 143, 2),
         ("ftengine.step.compute_gradients", 3, lambda: os.kill(os.getpid(), signal.SIGKILL), 2, -9, 2),
     ],

@@ -63,7 +63,10 @@ def whole(runs):
     return runs(EPOCHS)
 
 
-@pytest.mark.parametrize(("kind", "split"), [("killed", "train"), ("killed", "val"), ("hanging", "train")])
+@pytest.mark.parametrize(
+    ("kind", "split"),
+    [("killed", "train"), pytest.param("killed", "val", marks=pytest.mark.slow), ("hanging", "train")],
+)
 def test_a_worker_is_lost(runs, cli, whole, harm, monkeypatch, kind, split):
     name = samples(whole, split)[5]
     what, text = HARM[kind]
