@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ftengine.cli_run import check_empty
 from ftengine.compare import configs
 from ftengine.compare import plan as compare_plan
 from ftengine.compare.budget import seconds_of
@@ -97,7 +98,7 @@ def compare(resume: Path | None, output: Path | None, **options: Any) -> None:
     chosen = compare_plan.pick(given.strategies, host)
     stem = given.config.stem
     directory = (output or Path("runs") / f"compare-{stem}-{datetime.now():%Y%m%d-%H%M%S}").absolute()
-    _check_empty(directory)
+    check_empty(directory, "compare")
     documents, notes = configs.documents(base, chosen)
     plans, wrong = {}, {}
     for name, plan in configs.plans(documents):
@@ -144,14 +145,6 @@ def _base(config: Path, given: Given) -> Document:
     override(document, given.assignments)
     apply_task(document, given.task)
     return document
-
-
-def _check_empty(directory: Path) -> None:
-    if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
-        raise FtengineError(
-            f"--output {directory}: exists and is not an empty folder; give another, or continue the comparison in it "
-            f"with `ftengine compare --resume {directory}`"
-        )
 
 
 def _agree(comparison: Comparison, directory: Path, given: Given) -> None:

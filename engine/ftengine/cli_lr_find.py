@@ -71,10 +71,7 @@ def lr_find(
         raise click.UsageError(f"--min, --max: {error}") from None
     plan = load(config, assignments, task)
     directory = (output or Path("runs") / f"lr-find-{config.stem}-{datetime.now():%Y%m%d-%H%M%S}").absolute()
-    try:
-        check_empty(directory)
-    except FtengineError:
-        raise FtengineError(f"--output {directory}: exists and is not an empty folder; give another") from None
+    check_empty(directory)
     from ftengine.track import make_console  # rich
 
     console = make_console()

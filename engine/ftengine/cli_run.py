@@ -86,7 +86,7 @@ def run(
             begun = is_begun(directory, plan)
             return directory, begun, run_document(directory) if begun else None
         if resume is None:
-            check_empty(directory)
+            check_empty(directory, "run")
         return directory, resume is not None, None
 
     outcome = _execute(plan, choose, force=force, stop_after=stop_after)
@@ -142,7 +142,7 @@ def is_begun(directory: Path, plan: Plan) -> bool:
     resolved, writing = (directory / name for name in ("resolved.yaml", ".resolved.yaml"))
     if not resolved.is_file():
         if not writing.is_file():  # else a run was killed here before it was one
-            check_empty(directory)
+            check_empty(directory, "run")
         return False
     agrees(run_document(directory), plan, directory)
     if any(path for pattern in ("step-*", ".replaced-*") for path in (directory / "checkpoints").glob(pattern)):
@@ -153,15 +153,13 @@ def is_begun(directory: Path, plan: Plan) -> bool:
     return False
 
 
-def check_empty(directory: Path) -> None:
-    """Raises FtengineError unless `directory` is new or an empty folder."""
-    if directory.is_dir() and not any(directory.iterdir()):
-        return
-    if directory.exists():
-        raise FtengineError(
-            f"--output {directory}: exists and is not an empty folder; give another, or continue the run in it with "
-            f"`ftengine run --resume {directory}`"
-        )
+def check_empty(directory: Path, command: str | None = None) -> None:
+    """Raises FtengineError unless `directory` is new or an empty folder; `command` is what could continue in it."""
+    if directory.is_dir() and any(directory.iterdir()):
+        go_on = f", or continue what is in it with `ftengine {command} --resume {directory}`" if command else ""
+        raise FtengineError(f"--output {directory}: exists and is not an empty folder; give another{go_on}")
+    if directory.exists() and not directory.is_dir():
+        raise FtengineError(f"--output {directory}: is a file; give a folder, new or empty")
 
 
 @click.command()

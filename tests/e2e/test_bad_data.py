@@ -145,3 +145,11 @@ def test_output_that_is_not_empty(cli, config_file, third_party, tmp_path):
     assert result.exit_code == 1
     assert f"--output {output}: exists and is not an empty folder" in result.stderr
     assert [entry.name for entry in output.iterdir()] == ["thesis.txt"]
+
+
+def test_output_that_is_a_file(cli, config_file, third_party, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    result = cli("run", "--config", config_file(), "--output", tmp_path / "out")
+    assert result.exit_code == 1
+    assert f"--output {tmp_path / 'out'}: is a file; give a folder" in result.stderr
+    assert (tmp_path / "out").read_text() == "mine"
