@@ -152,7 +152,7 @@ def segmentation(runs, folder):
     data = {"format": "masks", "root": str(folder), "train": "train", "val": "val", "classes": CLASSES, "ignore": 99}
     head = {"name": "unet", "channels": [32, 16, 16, 16, 16]}
     losses = ["cross_entropy", {"name": "dice", "weight": 0.5}]
-    changes = {"task": "segmentation", "data": data, "head": head, "loss": losses, "train": {**TRAIN, "epochs": 3}}
+    changes = {"task": "segmentation", "data": data, "head": head, "loss": losses, "train": {**TRAIN, "epochs": 2}}
     return runs({**COMMON, **changes}, base={})
 
 

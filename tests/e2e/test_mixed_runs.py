@@ -44,7 +44,11 @@ def test_but_for_the_mixing_the_runs_are_the_same(runs, monkeypatch):
     assert runs(MIXED).bytes() == plain.bytes()
 
 
-@pytest.mark.parametrize("changes", [MIXED, DEEP], ids=["mixed", "mixed, stochastic depth, dropout"])
+@pytest.mark.parametrize(
+    "changes",
+    [MIXED, pytest.param(DEEP, marks=pytest.mark.slow)],
+    ids=["mixed", "mixed, stochastic depth, dropout"],
+)
 @pytest.mark.parametrize("stop", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_run_that_was_stopped_ends_with_the_same_bytes(runs, cli, monkeypatch, changes, stop):
     """Two epochs of three steps; stopped in the middle or at the end of an epoch."""

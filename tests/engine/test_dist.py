@@ -368,14 +368,17 @@ def test_what_has_batchnorm_and_dropout_is_the_same_in_every_process(ranked, run
     [
         {"data": {"test_fraction": 0.3}, "metrics": ["accuracy", "f1", "auroc", "confusion_matrix"]},
         {**JOINT, "data": {**JOINT["data"], "test_fraction": 0.3}},
-        {
-            "task": "detection",
-            "data": SCENES,
-            "image": {"size": 48},
-            "backbone": {"name": "resnet18"},
-            "head": {"name": "fcos", "score_thresh": 0.001},
-            "train": {"batch_size": 4, "eval_batch_size": 2, "pictures": 0},
-        },
+        pytest.param(
+            {
+                "task": "detection",
+                "data": SCENES,
+                "image": {"size": 48},
+                "backbone": {"name": "resnet18"},
+                "head": {"name": "fcos", "score_thresh": 0.001},
+                "train": {"batch_size": 4, "eval_batch_size": 2, "pictures": 0},
+            },
+            marks=pytest.mark.slow,
+        ),
         pytest.param(SEGMENTATION, marks=pytest.mark.slow),
     ],
     ids=["classification", "joint with regression", "detection", "segmentation"],

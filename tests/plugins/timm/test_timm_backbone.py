@@ -188,7 +188,8 @@ TINY_VIT = ("vit_tiny_patch16_224", {"img_size": 32})
     [
         ("resnet18", {}, "drop_rate"),
         ("resnet18", {}, "drop_path_rate"),
-        *((*TINY_VIT, name) for name in ("drop_rate", "drop_path_rate", "attn_drop_rate", "proj_drop_rate")),
+        *((*TINY_VIT, name) for name in ("drop_path_rate", "attn_drop_rate")),
+        *(pytest.param(*TINY_VIT, name, marks=pytest.mark.slow) for name in ("drop_rate", "proj_drop_rate")),
     ],
 )
 def test_rates_act_in_training_by_the_seed_and_nowhere_else(model: str, options: dict, name: str) -> None:
