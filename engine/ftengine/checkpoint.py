@@ -28,6 +28,7 @@ from ftengine.tensor_file import encode, load_tensors
 NAME = re.compile(r"step-(\d{8,12})(-mixed)?")
 """Folders of checkpoints; a mixture of weights cannot be trained on."""
 WRITING, REPLACED = ".writing-", ".replaced-"
+HALF_POINTERS = (".last.json", ".best.json")  # of a process that was killed in `point`
 TENSORS = ("model", "training", "optimizer")
 FILES = {"state.json", *(f"{kind}.safetensors" for kind in TENSORS)}
 
@@ -130,7 +131,8 @@ class Store:
         past = [path for path in self.paths() if last is not None and step_of(path) <= step_of(last)]
         keep = {last, best, self.rollback_of(last), *past[: self.keep]}
         for entry in self.folder.iterdir():
-            if entry not in keep and (NAME.fullmatch(entry.name) or entry.name.startswith((WRITING, REPLACED))):
+            ours = NAME.fullmatch(entry.name) or entry.name.startswith((WRITING, REPLACED, *HALF_POINTERS))
+            if ours and entry not in keep:
                 remove(entry)
 
     def rollback_of(self, path: Path | None) -> Path | None:

@@ -82,6 +82,16 @@ def test_a_crash_between_save_and_clean_up_leaves_nothing_wrong(tmp_path, monkey
     assert entries(tmp_path) == ["best.json", "last.json", "step-00000003", "step-00000004"]
 
 
+def test_a_pointer_that_was_half_written_is_removed(tmp_path):
+    """A run that is over writes none any more: it was killed as it pointed at the step that it pointed at before."""
+    store = Store(tmp_path)
+    save(store, 1, best=True)
+    for pointer in ("last", "best"):
+        (store.folder / f".{pointer}.json").write_text('{"checkp')
+    store.prune()
+    assert entries(tmp_path) == ["best.json", "last.json", "step-00000001"]
+
+
 def test_the_latest_stay_beside_the_best(tmp_path):
     store = Store(tmp_path, keep=3)
     save(store, 1, best=True)
