@@ -24,7 +24,7 @@ def assert_same(directory, reference):
     for name in files:
         assert (best[0] / name).read_bytes() == (best[1] / name).read_bytes()
     left = [entry.name for entry in (directory / "checkpoints").iterdir() if entry.name.startswith(".")]
-    assert left == [], "what saves that were killed left behind is removed"
+    assert not left, f"what saves that were killed left behind is removed: {left}"
 
 
 def _best(directory):
