@@ -6,10 +6,10 @@ Let a run in this process come first, which imports all that one needs.
 import os
 import signal
 import socket
-import sys
 import time
-import traceback
 from dataclasses import dataclass
+
+from forked import leave_after
 
 DEADLINE = 120.0
 """Seconds in which processes have ended; a machine that is busy with other things has time enough."""
@@ -43,27 +43,13 @@ class Ranks:
             self.ids.append(child)
 
     def _child(self, rank, environment, work):
-        """Never returns."""
-        code = 1
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_DFL)
-            for descriptor, name in ((1, "stdout"), (2, "stderr")):
-                file = os.open(self.folder / f"{name}-{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-                os.dup2(file, descriptor)
-            sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
-            os.environ.update(environment)
-            try:
-                work()
-                code = 0
-            except SystemExit as ended:
-                code = ended.code or 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        os.environ.update(environment)
+        files = [self.folder / f"{name}-{rank}" for name in ("stdout", "stderr")]
+        for file in files:
+            file.unlink(missing_ok=True)
+        leave_after(work, *files)
 
     def text(self, rank, name="stdout"):
         """What a process has printed so far."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ftengine.cli_common import config_option, set_option, task_option
 from ftengine.cli_run import check_empty
 from ftengine.compare import configs
 from ftengine.compare import plan as compare_plan
@@ -46,7 +47,7 @@ class Given:
 
 
 @click.command()
-@click.option("--config", type=click.Path(path_type=Path), help="The YAML file that describes the run.")
+@config_option
 @click.option("--strategies", metavar="NAME,…|all", help="The strategies to compare, with commas between them.")
 @click.option(
     "--seeds", type=click.IntRange(min=1), metavar="N", help=f"Runs of each, from train.seed on; default: {SEEDS}."
@@ -58,8 +59,8 @@ class Given:
     metavar="FILE",
     help="Config of a task that the starting backbone could do: what is lost of it.",
 )
-@click.option("--task", metavar="NAME", help="The task, where the file leaves it out.")
-@click.option("--set", "assignments", multiple=True, metavar="KEY.PATH=VALUE", help="Override a value; repeatable.")
+@task_option
+@set_option
 @click.option(
     "--output", type=click.Path(path_type=Path), help="Directory, new or empty; default: runs/compare-<name>-<time>."
 )
@@ -186,7 +187,7 @@ def _torch() -> tuple[ModuleType, Console]:
 @contextmanager
 def _stopping(directory: Path, console: Console) -> Iterator[Signals]:
     """While signals are noted: one that stops a run stops the comparison, and how to continue is said."""
-    from ftengine.compare.children import StoppedBySignal
+    from ftengine.children import StoppedBySignal
     from ftengine.signals import Interrupted, Signals
 
     try:

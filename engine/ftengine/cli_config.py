@@ -9,15 +9,12 @@ from typing import Any
 
 import click
 
+from ftengine.cli_common import set_option, task_option
 from ftengine.document import Document, KeyPath, dotted
 from ftengine.host import Host
 from ftengine.resolve import load
 
 _FILE = click.argument("file", type=click.Path(path_type=Path))
-_TASK = click.option("--task", metavar="NAME", help="The task, where the file leaves it out.")
-_SET = click.option(
-    "--set", "assignments", multiple=True, metavar="KEY.PATH=VALUE", help="Override a value; repeatable."
-)
 
 
 @click.group()
@@ -27,8 +24,8 @@ def config() -> None:
 
 @config.command()
 @_FILE
-@_TASK
-@_SET
+@task_option
+@set_option
 @click.option("--build", is_flag=True, help="Also read the data and build the model, as a run would; loads torch.")
 def check(file: Path, task: str | None, assignments: tuple[str, ...], build: bool) -> None:
     """Report every mistake in FILE, each with its line; exit code 2 if there is one."""
@@ -42,8 +39,8 @@ def check(file: Path, task: str | None, assignments: tuple[str, ...], build: boo
 
 @config.command()
 @_FILE
-@_TASK
-@_SET
+@task_option
+@set_option
 def show(file: Path, task: str | None, assignments: tuple[str, ...]) -> None:
     """Print every value of FILE's run and where it came from: a line, an option, or a default."""
     plan = load(file, assignments, task)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ftengine.cli_common import config_option, set_option, task_option
 from ftengine.cli_run import check_empty
 from ftengine.errors import FtengineError
 from ftengine.resolve import load
@@ -22,11 +23,9 @@ if TYPE_CHECKING:
 
 
 @click.command("lr-find")
-@click.option("--config", type=click.Path(path_type=Path), help="The YAML file that describes the run.")
-@click.option(
-    "--task", metavar="NAME", help="The task, where the file leaves it out; else it must agree with the file."
-)
-@click.option("--set", "assignments", multiple=True, metavar="KEY.PATH=VALUE", help="Override a value; repeatable.")
+@config_option
+@task_option
+@set_option
 @click.option(
     "--min",
     "lowest",

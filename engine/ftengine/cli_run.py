@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ftengine.claim import claim
+from ftengine.cli_common import config_option, set_option, task_option
 from ftengine.document import Document, override
 from ftengine.errors import DataError, FtengineError, name_list
 from ftengine.launch import launched
@@ -25,17 +26,11 @@ if TYPE_CHECKING:
 EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
 WINDOWS = ("image.window", "image.window_overlap")
 
-_SET = click.option(
-    "--set", "assignments", multiple=True, metavar="KEY.PATH=VALUE", help="Override a value; repeatable."
-)
-
 
 @click.command()
-@click.option("--config", type=click.Path(path_type=Path), help="The YAML file that describes the run.")
-@click.option(
-    "--task", metavar="NAME", help="The task, where the file leaves it out; else it must agree with the file."
-)
-@_SET
+@config_option
+@task_option
+@set_option
 @click.option(
     "--output", type=click.Path(path_type=Path), help="Run directory, new or empty; default: runs/<name>-<time>."
 )
@@ -165,7 +160,7 @@ def check_empty(directory: Path, command: str | None = None) -> None:
 @click.command()
 @click.argument("directory", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="val", show_default=True)
-@_SET
+@set_option
 def evaluate(directory: Path, split: str, assignments: tuple[str, ...]) -> None:
     """Measure a run's best checkpoint on one of its splits.
 
@@ -214,7 +209,7 @@ def evaluate(directory: Path, split: str, assignments: tuple[str, ...]) -> None:
     help="A COCO file that gives the images their ids in result files.",
 )
 @click.option("--skip-unreadable", is_flag=True, help="Leave out images that cannot be read, and list them at the end.")
-@_SET
+@set_option
 def predict(
     directory: Path,
     paths: tuple[str, ...],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ftengine.cli_common import config_option, set_option, task_option
 from ftengine.resolve import load
 
 if TYPE_CHECKING:
@@ -21,11 +22,9 @@ SHOWN = 5
 
 
 @click.command("verify-resume")
-@click.option("--config", type=click.Path(path_type=Path), help="The YAML file that describes the run.")
-@click.option(
-    "--task", metavar="NAME", help="The task, where the file leaves it out; else it must agree with the file."
-)
-@click.option("--set", "assignments", multiple=True, metavar="KEY.PATH=VALUE", help="Override a value; repeatable.")
+@config_option
+@task_option
+@set_option
 @click.option(
     "--steps", type=int, help="Steps to compare; default: one and a half epochs of up to 18 steps, else 20 steps."
 )
@@ -46,7 +45,7 @@ def verify_resume(
 
     console = make_console()
     with console.status("loading torch"):
-        from ftengine.compare.children import StoppedBySignal
+        from ftengine.children import StoppedBySignal
         from ftengine.signals import Signals
         from ftengine.verify import Verifier, choose_points
     points = choose_points(plan, steps, at)

@@ -19,7 +19,16 @@ class CheckpointConfig(Section):
     background: bool = Field(True, description="Write while the training goes on, from a copy of the state.")
 
 
-class NonFiniteConfig(Section):
+class PolicySection(Section):
+    """A section that is written as its `policy` alone, too."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_policy(cls, value: Any) -> Any:
+        return {"policy": value} if isinstance(value, str) else value
+
+
+class NonFiniteConfig(PolicySection):
     """What a loss or gradient that is not finite leads to. In no case does its step change a weight."""
 
     shorthand = ({"enum": ["stop", "skip", "rollback"]},)
@@ -32,13 +41,8 @@ class NonFiniteConfig(Section):
     )
     limit: int = Field(10, ge=1, description="Steps that may be left out in a run; one more ends it.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _from_policy(cls, value: Any) -> Any:
-        return {"policy": value} if isinstance(value, str) else value
 
-
-class BadSampleConfig(Section):
+class BadSampleConfig(PolicySection):
     """What a sample that cannot be read leads to."""
 
     shorthand = ({"enum": ["error", "quarantine"]},)
@@ -52,8 +56,3 @@ class BadSampleConfig(Section):
     budget: float = Field(
         0.01, gt=0, description="Most samples in quarantine: below 1 a share of the split, from 1 on a number."
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_policy(cls, value: Any) -> Any:
-        return {"policy": value} if isinstance(value, str) else value

@@ -203,6 +203,8 @@ class _Loading:
         """End the workers; none is left, nor anything of them."""
         if not self.workers:
             return
+        if self.settings.pin_memory:  # first, or the thread meets a queue whose other end is gone
+            self.iterator._pin_memory_thread_done_event.set()
         self.kill()
         _open.discard(self)
         if self.iterator._shutdown:  # the last batch was taken, and torch has ended them
@@ -211,8 +213,6 @@ class _Loading:
         # each of them is reading. What it does beside that is done here.
         self.iterator._shutdown = True
         _remove_worker_pids(id(self.iterator))
-        if self.settings.pin_memory:
-            self.iterator._pin_memory_thread_done_event.set()
         for queue in (*self.iterator._index_queues, self.iterator._worker_result_queue):
             queue.cancel_join_thread()
             queue.close()

@@ -139,7 +139,7 @@ class Journal:
         self.tell = tell
         self._world = world or World()
         self._splits: list[Quarantine] = []
-        self._listed = self._read()
+        self._listed = self._world.from_main(self._read)
 
     def follow(self, split: Quarantine) -> None:
         """Take what the list has of a split, and keep it up to date from now on."""
@@ -182,7 +182,7 @@ class Journal:
         text = self.file.read_text(encoding="utf-8", errors="replace")
         lines = text.splitlines()
         entries = [entry for line in lines if (entry := _entry(line)) is not None]
-        if self._world.main and (len(entries) < len(lines) or not text.endswith("\n")):
+        if len(entries) < len(lines) or not text.endswith("\n"):
             write_text(self.file, "".join(json.dumps(entry) + "\n" for entry in entries))
         return entries
 

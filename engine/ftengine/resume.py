@@ -101,7 +101,7 @@ def restore(run: Training, checkpoint: Checkpoint, *, force: bool = False) -> No
 
 
 def record_samples(run: Training) -> None:
-    """Write which samples each split holds, so that a resume can name what has changed since."""
+    """Write which samples each split holds, where that is not written, so that a resume can name what has changed."""
     if not run.world.main:
         return
     for name, stream in run.streams.items():
@@ -127,6 +127,7 @@ def _compare_data(run: Training, checkpoint: Checkpoint, force: bool) -> None:
         lines = state_changes(checkpoint.state["tasks"].get(name), task.state())
         changes += [f"task {name!r}, learned from the training split: {line}" for line in lines]
     if not changes:
+        record_samples(run)  # the lists may have been left behind when the run was moved
         return
     listed = "".join(f"\n  {change}" for change in changes)
     if not force:
@@ -135,8 +136,7 @@ def _compare_data(run: Training, checkpoint: Checkpoint, force: bool) -> None:
             "--force, or start a new run (with `backbone.weights: run:DIR` to build on this one)."
         )
     run.tracker.warn(f"going on with other data than the run had{listed}")
-    if run.world.main:
-        record_samples(run)
+    record_samples(run)
 
 
 def restore_learning(run: Training, checkpoint: Checkpoint) -> None:

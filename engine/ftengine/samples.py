@@ -1,7 +1,7 @@
 """Which samples a run is made of: what a resume compares, and can name.
 
-A checkpoint holds a fingerprint of each split; ``samples/<stream>-<split>.jsonl`` in the run directory, written once at
-the start, has a line for each sample, so that what has changed can be said by name. Pixels are not compared.
+A checkpoint holds a fingerprint of each split; ``samples/<stream>-<split>.jsonl`` in the run directory, written at the
+start, has a line for each sample, so that what has changed can be said by name. Pixels are not compared.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ SHOWN = 4
 
 
 def record(directory: Path, stream: str, split: str, data: Dataset, fingerprint: str) -> None:
-    """Write the list of a split's samples, one JSON line each: ``[id, digest of its target]``."""
-    with whole(_file(directory, stream, split)) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write(json.dumps({"fingerprint": fingerprint, "samples": len(data)}) + "\n")
+    """Write the list of a split's samples, one JSON line each: ``[id, digest of its target]``; if it is not there."""
+    file = _file(directory, stream, split)
+    if _read(file, fingerprint) is not None:
+        return
+    with whole(file) as temporary, temporary.open("w", encoding="utf-8") as out:
+        out.write(json.dumps({"fingerprint": fingerprint, "samples": len(data)}) + "\n")
         for index in range(len(data)):
-            file.write(json.dumps([data.sample_id(index), target_digest(data, index)]) + "\n")
+            out.write(json.dumps([data.sample_id(index), target_digest(data, index)]) + "\n")
 
 
 def target_digest(data: Dataset, index: int) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ftengine.build import make_streams, make_tasks
-from ftengine.compare.children import last_words, run_process
+from ftengine.children import last_words, run_process
 from ftengine.errors import FtengineError, TrainingError
 from ftengine.identical import Comparison, compare_runs
 from ftengine.plan import Plan

@@ -8,9 +8,9 @@ import signal
 import pytest
 import yaml
 
+from ftengine.children import StoppedBySignal, run_process
 from ftengine.compare import execution as compare
 from ftengine.compare.budget import seconds_of
-from ftengine.compare.children import StoppedBySignal, run_process
 from run_configs import BASE, merged
 
 METRIC = ["acme/error_rate"]

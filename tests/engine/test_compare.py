@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 from test_compare_report import comparison, summary
 
+from ftengine.children import StoppedBySignal
 from ftengine.compare import execution as compare
 from ftengine.compare.budget import Cost
 from ftengine.compare.check import check_retained, fewest_epochs
-from ftengine.compare.children import StoppedBySignal
 from ftengine.compare.configs import StrategiesError
 from ftengine.compare.plan import Comparison, folders, pick
 from ftengine.document import read

@@ -1,6 +1,5 @@
 """The range test takes a run's own steps, and leaves the run as it was."""
 
-import copy
 import hashlib
 import math
 import signal
@@ -19,16 +18,16 @@ from ftengine.resolve import load
 from ftengine.run import assemble
 from ftengine.signals import Signals
 from ftengine.step import take_step
+from run_configs import BASE, merged
 
-CONFIG = {
-    "task": "classification",
-    "data": {"format": "digits", "limit": 64, "val_fraction": 0.25},
-    "image": {"size": 16},
-    "backbone": {"name": "acme/tiny", "weights": "none"},
-    "optimizer": {"name": "sgd", "lr": 0.05},
-    "schedule": {"name": "constant"},
-    "train": {"epochs": 4, "batch_size": 16, "precision": "fp32", "workers": 0},
-}
+CONFIG = merged(
+    BASE,
+    {
+        "optimizer": {"name": "sgd", "lr": 0.05},
+        "schedule": {"name": "constant"},
+        "train": {"epochs": 4, "log_every": None},
+    },
+)
 """Three steps an epoch."""
 
 
@@ -37,11 +36,8 @@ def training(tmp_path, third_party):
     """Builds a run that has not begun; nothing is written."""
 
     def build(**changes):
-        data = copy.deepcopy(CONFIG)
-        for key, value in changes.items():
-            data[key] = {**data[key], **value} if isinstance(data.get(key), dict) else value
         file = tmp_path / "config.yaml"
-        file.write_text(yaml.safe_dump(data))
+        file.write_text(yaml.safe_dump(merged(CONFIG, changes)))
         console = Console(quiet=True)
         return assemble(load(file), tmp_path / "nowhere", console, Signals(), resume=False)
 

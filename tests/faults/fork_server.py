@@ -18,7 +18,10 @@ import os
 import signal
 import sys
 import threading
-import traceback
+from pathlib import Path
+
+sys.path.insert(1, str(Path(__file__).parents[1]))  # as a script it has only its own folder
+from forked import leave_after
 
 DISK = {
     "fsync",
@@ -64,37 +67,21 @@ class Events:
 
 
 def child(request, folders):
-    """Never returns: the command line in a forked process."""
+    """The command line, in a forked process."""
     from ftengine.cli import main
 
-    code = 1
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    events = Events(folders, *request.get("kill", ()))
+    if "kill" in request or "count" in request:
+        threading.setprofile(events)
+        sys.setprofile(events)
     try:
-        log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        for descriptor in (1, 2):
-            os.dup2(log, descriptor)
-        null = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(null, 0)
-        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
-        events = Events(folders, *request.get("kill", ()))
-        watched = "kill" in request or "count" in request
-        if watched:
-            threading.setprofile(events)
-            sys.setprofile(events)
-        try:
-            main(request["arguments"], prog_name="ftengine")
-        except SystemExit as ended:
-            code = ended.code or 0
-        finally:
-            sys.setprofile(None)
+        main(request["arguments"], prog_name="ftengine")
+    finally:
+        sys.setprofile(None)
         if "count" in request:
             with open(request["count"], "w") as file:
                 json.dump(events.counts, file)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
 
 
 def serve(folders, answers):
@@ -103,7 +90,7 @@ def serve(folders, answers):
         assert threading.active_count() == 1, "a process with threads is not to be forked"
         pid = os.fork()
         if pid == 0:
-            child(request, folders)
+            leave_after(lambda request=request: child(request, folders), request["log"])
         _, status = os.waitpid(pid, 0)
         print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
 

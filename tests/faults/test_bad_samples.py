@@ -587,6 +587,9 @@ class Shared:
     def __init__(self, rank, others):
         self.main, self.rank, self.others = rank == 0, rank, others
 
+    def from_main(self, make):
+        return make() if self.main else []
+
     def gather(self, value):
         return [value, self.others] if self.main else [self.others, value]
 

@@ -94,6 +94,16 @@ def test_without_the_list_the_number_is_said(cli, table, stopped):
     refused(cli, run, "data.train of 'data': there are 17 samples now; the run directory has no list of those before")
 
 
+def test_a_list_that_was_left_behind_is_written_again(cli, table, stopped):
+    rows, run = stopped
+    before = {file.name: file.read_text() for file in (run.directory / "samples").iterdir()}
+    shutil.rmtree(run.directory / "samples")
+    assert cli("run", "--resume", run.directory).exit_code == 0
+    assert {file.name: file.read_text() for file in (run.directory / "samples").iterdir()} == before
+    table({**rows["rows"], "train/red/8.png": "c0"})
+    refused(cli, run, "data.train of 'data': 1 added: train/red/8.png")
+
+
 def test_labels_that_were_added_removed_or_renumbered(cli, table, stopped):
     rows, run = stopped
     table(named(ROWS, n0="z0"), named({image: int(label[1:]) for image, label in rows["val"].items()}, n0="z0"))

@@ -22,11 +22,12 @@ import torch
 import yaml
 from PIL import Image, ImageFile
 
+from drawing import Plain
 from ftengine.errors import DataError, WeightsError
 from ftengine.gallery import Gallery
 from ftengine.images import FORMATS, read_image, read_mask, verify_images
 from ftengine.predict_files import PredictionFiles
-from ftengine.protocols import Dataset, DatasetContext, Task
+from ftengine.protocols import Dataset, DatasetContext
 from ftengine.weights import read_tensors
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -611,20 +612,8 @@ def test_only_known_formats_are_opened(tmp_path, monkeypatch):
 # --- what is written -------------------------------------------------------------------------------------------------
 
 
-class Shows(Task):
+class Shows(Plain):
     """Draws everything, writes everything."""
-
-    def fit(self, data):
-        raise NotImplementedError
-
-    def state(self):
-        return {}
-
-    def load_state(self, state):
-        raise NotImplementedError
-
-    def encoder(self, data, place):
-        return lambda target: target
 
     def describe(self, prediction):
         return {"x": 1}

@@ -13,7 +13,9 @@ import pytest
 import yaml
 from same_runs import assert_same
 
+from forked import leave_after
 from ftengine import signals as module
+from ranks import command
 from run_configs import BASE, merged
 
 CONFIG = merged(
@@ -157,30 +159,13 @@ class Process:
         self.log = log
         self.id = os.fork()
         if self.id == 0:
-            code = 98
-            try:
-                code = self._run(arguments, prepare)
-            finally:
-                os._exit(code)
+            leave_after(lambda: self._run(arguments, prepare), log)
 
     def _run(self, arguments, prepare):
-        from ftengine.cli import main
-
         os.setsid()
-        log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        for descriptor in (1, 2):
-            os.dup2(log, descriptor)
-        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         with pytest.MonkeyPatch.context() as patch:
             prepare(patch)
-            try:
-                main([str(argument) for argument in arguments], prog_name="ftengine")
-            except SystemExit as ended:
-                return ended.code or 0
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-        return 99
+            command(arguments)
 
     def exit_code(self):
         return os.waitstatus_to_exitcode(os.waitpid(self.id, 0)[1])

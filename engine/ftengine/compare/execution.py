@@ -17,12 +17,12 @@ from pathlib import Path
 from rich.console import Console
 
 from ftengine.checkpoint import Store
+from ftengine.children import StoppedBySignal, last_words, run_process
 from ftengine.claim import claim
 from ftengine.compare import configs
 from ftengine.compare.budget import Cost, as_option
 from ftengine.compare.chart import draw
 from ftengine.compare.check import check_retained, errors, fewest_epochs
-from ftengine.compare.children import StoppedBySignal, last_words, run_process
 from ftengine.compare.configs import StrategiesError, check_backbone
 from ftengine.compare.plan import Comparison, Run
 from ftengine.compare.progress import Display

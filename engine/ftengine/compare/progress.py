@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ftengine.compare.children import tail
+from ftengine.children import tail
 from ftengine.compare.plan import Comparison, Run
 from ftengine.compare.report import Outcome
 from ftengine.compare.stats import duration, number

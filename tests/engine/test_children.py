@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from ftengine.compare.children import StoppedBySignal, last_words, run_process, tail
+from ftengine.children import StoppedBySignal, last_words, run_process, tail
 from ftengine.signals import Signals
 
 
