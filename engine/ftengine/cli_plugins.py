@@ -13,6 +13,7 @@ from ftengine.errors import unknown
 from ftengine.host import KINDS, Component, Host, LookupProblem
 from ftengine.host_lookup import plural, singular, status_text
 from ftengine.plugin import API_VERSION
+from ftengine.testing.cli_check import check_plugin
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,6 +84,9 @@ def show(name: str, kind: str | None, task: str | None, as_json: bool) -> None:
     console = _console()
     for item in found:
         _print_component(console, item)
+
+
+plugins.add_command(check_plugin)
 
 
 def _select(host: Host, kind: str | None, task: str | None) -> list[Component]:

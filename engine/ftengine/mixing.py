@@ -30,7 +30,7 @@ class Mixing:
     """
 
     def __init__(self, config: MixConfig, tasks: Mapping[str, Task]) -> None:
-        from torchvision.transforms import v2  # type: ignore[import-untyped]  # here: most runs mix nothing
+        from torchvision.transforms import v2  # here: most runs mix nothing
 
         given = ((v2.MixUp, config.mixup), (v2.CutMix, config.cutmix))
         self.kinds = [kind(alpha=alpha) for kind, alpha in given if alpha is not None]

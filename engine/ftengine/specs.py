@@ -58,6 +58,7 @@ class Spec:
     """What a plugin says of one component. `factory` is ``"module:callable"``, called as ``f(options, context)``.
 
     `requires` names distributions it needs beyond its package's own; a missing one is reported when it is used.
+    `example` holds options to try it with, needed where some have no default.
     """
 
     kind: ClassVar[str] = ""
@@ -67,6 +68,7 @@ class Spec:
     summary: str
     options: type[Options] = Options
     requires: tuple[str, ...] = ()
+    example: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

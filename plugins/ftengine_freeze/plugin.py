@@ -110,12 +110,14 @@ def register_freeze_policies() -> Iterator[FreezeSpec]:
         factory="ftengine_freeze.policies:stages",
         summary="The given stages are frozen: all through one, or those named.",
         options=StagesOptions,
+        example={"through": "c3"},
     )
     yield FreezeSpec(
         name="patterns",
         factory="ftengine_freeze.policies:patterns",
         summary="The parameters whose names match a glob are frozen.",
         options=PatternsOptions,
+        example={"patterns": ["c1.*", "*.bn*"]},
     )
     yield FreezeSpec(
         name="surgical",

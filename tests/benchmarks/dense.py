@@ -8,7 +8,6 @@ of the times of one turn by that of the next to it, and, on a GPU, each one's pe
 from __future__ import annotations
 
 import argparse
-import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import prepare
+from common import in_turns, prepare
 from stock import Plain, PlainDetector, PlainSegmenter, detector, segmenter
 
 from ftengine.loading import LoaderSettings, batches
@@ -71,6 +70,7 @@ def plain(arguments: argparse.Namespace, run: Training, bf16: bool) -> Plain:
     common = (rate, bf16, run.precision.device)
     if arguments.task == "detection":
         longest = run.plan.config.image.max_size
+        assert longest is not None
         return PlainDetector(detector(classes, arguments.size, longest, arguments.weights), *common)
     return PlainSegmenter(segmenter(arguments.head, classes, arguments.weights), *common)
 
@@ -78,7 +78,7 @@ def plain(arguments: argparse.Namespace, run: Training, bf16: bool) -> Plain:
 def feed(run: Training, first: int, last: int) -> Iterator[StreamBatch]:
     """The training batches of steps `first` to `last`."""
     (stream,) = run.streams.values()
-    size, seed = run.plan.config.train.batch_size, run.plan.config.train.seed
+    size, seed = run.plan.config.train.batch, run.plan.config.train.seed
     order = TrainOrder(len(stream.train), size, seed, stream.name, first, last, stream.train.groups)
     return batches(stream.train, order, LoaderSettings())
 
@@ -90,40 +90,20 @@ def quality(arguments: argparse.Namespace) -> None:
         (metrics,) = run.metrics.values()
         if arguments.only != "stock":
             fit(run)
-            _show(f"ftengine seed {seed}", run.best.values)
+            _show(f"ftengine seed {seed}", run.judge.best.values)
         if arguments.only == "ftengine":
             continue
         (stream,) = run.streams.values()
         torch.manual_seed(seed)
         other.train(feed(run, 0, run.steps))
         metrics[0].reset()
-        size = run.plan.config.train.batch_size
+        size = run.plan.config.train.batch
         val = batches(stream.val, in_order(len(stream.val), size), LoaderSettings())
         _show(f"stock    seed {seed}", other.evaluate(val, metrics[0]))
 
 
 def _show(name: str, values: dict[str, float]) -> None:
     print(name, {key: round(value, 4) for key, value in values.items() if "/" not in key}, flush=True)
-
-
-def engine_turns(run: Training, length: int) -> Callable[[], None]:
-    """A function that trains for `length` steps more."""
-    run.steps, run.steps_per_epoch = 10**6, 10**6  # no epoch ends: evaluation and saving are not measured
-    run.save = lambda: None  # type: ignore[method-assign]
-    advance = run.tracker.advance
-
-    def stop_after_turn(step: int, epoch: int) -> None:
-        advance(step, epoch)
-        if step % length == 0:
-            run.signals.received = signal.SIGTERM
-
-    run.tracker.advance = stop_after_turn  # type: ignore[method-assign]
-
-    def turn() -> None:
-        run.signals.received = None
-        fit(run)
-
-    return turn
 
 
 def speed(arguments: argparse.Namespace) -> None:
@@ -134,7 +114,7 @@ def speed(arguments: argparse.Namespace) -> None:
         bf16 = run.precision.name == "bf16"
         loop = plain(arguments, run, bf16)
         loops[f"stock, {run.precision.name}"] = _stock_turn(loop, run, arguments.turn)
-        loops[f"ftengine, {precision}"] = engine_turns(run, arguments.turn)
+        loops[f"ftengine, {precision}"] = in_turns(run, arguments.turn)
     seconds: dict[str, list[float]] = {name: [] for name in loops}
     for number in range(arguments.turns + 1):
         for name, turn in loops.items():

@@ -19,8 +19,9 @@ import torch
 from common import classification, prepare
 from torch import Tensor
 
-from ftengine.loop import feed, take_step
+from ftengine.loading import feed
 from ftengine.model import StreamBatch
+from ftengine.step import take_step
 from ftengine.training import Training
 
 TURN = 10
@@ -46,7 +47,7 @@ class Bench:
         for _ in range(steps):
             take_step(self.run, self.feeds, self.step)
             self.step += 1
-        self.run.meter.take(steps)  # waits for the device
+        self.run.meter.take()  # waits for the device
 
     def saved_bytes(self) -> int:
         """Of what autograd saves in one step."""

@@ -9,46 +9,23 @@ while is slower for all.
 from __future__ import annotations
 
 import argparse
-import signal
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from common import classification, prepare
+from common import classification, in_turns, prepare
 from plain import Loop, Setup
 
 from ftengine.loading import LoaderSettings, batches
-from ftengine.loop import fit
 from ftengine.order import TrainOrder
 
 TURN = 10
 
 
-def engine_turns(data: Path, batch_size: int, steps: int) -> tuple[Callable[[], None], str]:
-    """A function that trains for one turn, and the precision that `auto` chose."""
-    run = prepare(classification(data, "test", 1, batch_size))
-    run.steps, run.steps_per_epoch = steps, steps + 1  # no epoch ends: evaluation and saving are not measured
-    run.save = lambda: None  # type: ignore[method-assign]
-    advance = run.tracker.advance
-
-    def stop_after_turn(step: int, epoch: int) -> None:
-        advance(step, epoch)
-        if step % TURN == 0:
-            run.signals.received = signal.SIGTERM
-
-    run.tracker.advance = stop_after_turn  # type: ignore[method-assign]
-
-    def turn() -> None:
-        run.signals.received = None
-        fit(run)
-
-    return turn, run.precision.name
-
-
 def plain_turns(data: Path, batch_size: int, steps: int, bf16: bool) -> Callable[[], None]:
-    """The same for the hand-written loop, on the batches that ftengine's loader makes."""
+    """A function that trains the hand-written loop for one turn, on the batches that ftengine's loader makes."""
     split = prepare(classification(data, "test", 1, batch_size)).streams["data"].train
     loop = Loop(Setup(classes=10, bf16=bf16), 0.01, steps)
 
@@ -68,9 +45,10 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     steps = arguments.turns * TURN
-    engine, precision = engine_turns(arguments.data, arguments.batch_size, steps + TURN)
+    run = prepare(classification(arguments.data, "test", 1, arguments.batch_size))
+    precision = run.precision.name
     loops = {
-        "ftengine, auto": engine,
+        "ftengine, auto": in_turns(run, TURN),
         "plain, same precision": plain_turns(arguments.data, arguments.batch_size, steps + TURN, precision == "bf16"),
         "plain fp32": plain_turns(arguments.data, arguments.batch_size, steps + TURN, False),
     }

@@ -24,7 +24,7 @@ def main() -> None:
             config = classification(arguments.data, "test", arguments.epochs, 64, lr=0.05, train=train)
             run = prepare(config)
             fit(run)
-            values.append(run.best.value)
+            values.append(run.judge.best.value)
         name = run.precision.name
         spread = statistics.stdev(values) if len(values) > 1 else 0.0
         print(f"{precision:<5} ({name}) {statistics.mean(values):.4f} ± {spread:.4f}  {[round(v, 4) for v in values]}")

@@ -19,7 +19,7 @@ import numpy as np
 from rich.console import Console
 
 from ftengine.document import Document
-from ftengine.loop import feed
+from ftengine.loading import feed
 from ftengine.order import TrainOrder
 from ftengine.resolve import resolve
 from ftengine.run import assemble, execute

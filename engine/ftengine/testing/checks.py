@@ -1,0 +1,118 @@
+"""What a check is, and what it says: the component, the check, what was expected and what was found."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from ftengine.errors import ConfigError, FtengineError, unknown
+from ftengine.host import KINDS
+
+if TYPE_CHECKING:
+    from ftengine.testing.subject import Subject
+
+PAGE = "docs/conformance.md"
+
+
+class Nonconformity(AssertionError):  # noqa: N818  # what it says is no error of the kit's
+    """A component does not do what its contract says. `expected` and `found` are clauses: "finite logits"."""
+
+    def __init__(self, expected: str, found: str) -> None:
+        super().__init__(f"expected {expected}; found {found}")
+        self.expected = expected
+        self.found = found
+
+
+class NotApplicable(Exception):  # noqa: N818  # it is no error
+    """The check has nothing to look at in this component; the text says why."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that a component of certain kinds must do. `name` is unique; `summary` is one line for a person."""
+
+    name: str
+    kinds: tuple[str, ...]
+    summary: str
+    run: Callable[[Subject], None]
+
+    @property
+    def page(self) -> str:
+        """Where it is explained."""
+        return f"{PAGE}#{self.name.replace('_', '-')}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a check of a component. `expected` and `found` where it failed, `reason` where it was left out."""
+
+    component: str
+    check: Check
+    status: Literal["ok", "failed", "left out"]
+    expected: str = ""
+    found: str = ""
+    reason: str = ""
+
+    @property
+    def text(self) -> str:
+        """What is wrong, and where that is explained."""
+        lines = [f"{self.component}: {self.check.name}: {self.check.summary}"]
+        lines += [f"  expected: {self.expected}", f"  found: {self.found}", f"  explained in {self.check.page}"]
+        return "\n".join(lines)
+
+
+CHECKS: list[Check] = []
+"""Every check of the kit, in the order in which they run."""
+
+
+def check(*kinds: str) -> Callable[[Callable[[Subject], None]], Callable[[Subject], None]]:
+    """Add a function to the kit, for components of `kinds` (none: of all); its name and docstring are the check's."""
+
+    def add(function: Callable[[Subject], None]) -> Callable[[Subject], None]:
+        summary = (function.__doc__ or "").strip().splitlines()[0]
+        CHECKS.append(Check(function.__name__, kinds or KINDS, summary, function))
+        return function
+
+    return add
+
+
+def checks_for(kind: str) -> list[Check]:
+    """The checks of the components of one kind, in order."""
+    return [one for one in CHECKS if kind in one.kinds]
+
+
+def find_check(name: str) -> Check:
+    """The check of that name. Raises FtengineError with the nearest one."""
+    for one in CHECKS:
+        if one.name == name:
+            return one
+    raise FtengineError(unknown("check", name, [one.name for one in CHECKS]))
+
+
+def run_check(one: Check, subject: Subject) -> Result:
+    """Run a check; what the component raises in it is a failure of the component."""
+    try:
+        one.run(subject)
+    except NotApplicable as why:
+        return Result(subject.name, one, "left out", reason=str(why))
+    except Nonconformity as fault:
+        return Result(subject.name, one, "failed", fault.expected, fault.found)
+    except ConfigError as error:
+        return Result(subject.name, one, "failed", "a run that can be made; give what it needs as a config", str(error))
+    except FtengineError as error:
+        return Result(subject.name, one, "failed", "no error", str(error))
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        found = f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"
+        return Result(subject.name, one, "failed", "no error", found)
+    return Result(subject.name, one, "ok")
+
+
+def run_checks(subjects: Sequence[Subject], only: str | None = None) -> Iterator[Result]:
+    """Run every check of every component, or the check named `only`."""
+    for subject in subjects:
+        for one in checks_for(subject.component.kind):
+            if only in (None, one.name):
+                yield run_check(one, subject)

@@ -1,0 +1,50 @@
+"""``ftengine plugins check``: the conformance kit with a report for a person."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command("check")
+@click.argument("name")
+@click.option("--check", "only", metavar="CHECK", help="Only this check.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="A YAML file that is laid over the small run in which each component is checked.",
+)
+def check_plugin(name: str, only: str | None, config: Path | None) -> None:
+    """Check the components of the plugin NAME, or the one component NAME, against the contracts.
+
+    Each check is explained in docs/conformance.md. Exit code 1 if one fails.
+    """
+    from rich.console import Console
+
+    from ftengine.document import read
+
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    changes = {} if config is None else read(config).data
+    with console.status("loading torch"):
+        from ftengine.testing.kit import find_check, run_checks
+        from ftengine.testing.subject import subjects
+    if only is not None:
+        find_check(only)
+    failed, counts, component = [], {"ok": 0, "failed": 0, "left out": 0}, ""
+    for result in run_checks(subjects(name, changes), only):
+        if result.component != component:
+            component = result.component
+            console.print(component, style="bold")
+        style = {"ok": "green", "failed": "red", "left out": "dim"}[result.status]
+        console.print(
+            f"  {result.status:<8}  {result.check.name}" + (f": {result.reason}" if result.reason else ""), style=style
+        )
+        counts[result.status] += 1
+        if result.status == "failed":
+            failed.append(result)
+    for result in failed:
+        console.print(f"\n{result.text}")
+    console.print("\n" + ", ".join(f"{number} {status}" for status, number in counts.items()))
+    sys.exit(1 if failed else 0)

@@ -1,0 +1,59 @@
+"""The base class of a plugin's own conformance tests, for pytest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pytest
+
+from ftengine.errors import FtengineError, unknown
+from ftengine.testing.kit import Check, checks_for, run_check
+from ftengine.testing.subject import Subject, subjects
+
+
+class PluginConformance:
+    """A test for each check of each component of a plugin; a subclass, called Test…, names the plugin.
+
+    `plugin`: the entry point, or the full name of one component. `config`: laid over the config of the small run in
+    which each component is checked: a dataset that its heads can learn from, options that must be given. `configs`: the
+    same for single components, by ``name`` or ``kind name``. `left_out`: checks that do not hold of a component, as
+    ``{"name: check": "the reason"}``; they are listed as skipped, with that reason.
+    """
+
+    plugin: ClassVar[str]
+    config: ClassVar[Mapping[str, Any]] = {}
+    configs: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    left_out: ClassVar[Mapping[str, str]] = {}
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        if "conformity" not in metafunc.fixturenames:
+            return
+        try:
+            metafunc.parametrize("conformity", self._cases())
+        except FtengineError as error:
+            metafunc.parametrize("conformity", [pytest.param(error, id="loads")])
+
+    def _cases(self) -> list[Any]:
+        cases, known = [], set()
+        for subject in subjects(self.plugin, self.config, self.configs):
+            for check in checks_for(subject.kind):
+                keys = [f"{key}: {check.name}" for key in subject.keys]
+                known.update(keys)
+                reasons = [self.left_out[key] for key in keys if key in self.left_out]
+                marks = [pytest.mark.skip(reason=reasons[0])] if reasons else []
+                cases.append(pytest.param((subject, check), id=f"{subject.name}: {check.name}", marks=marks))
+        for key in self.left_out:
+            if key not in known:
+                raise FtengineError(unknown("check of a component in left_out", key, known))
+        return cases
+
+    def test_conformity(self, conformity: tuple[Subject, Check] | FtengineError) -> None:
+        if isinstance(conformity, FtengineError):
+            pytest.fail(str(conformity), pytrace=False)
+        subject, check = conformity
+        result = run_check(check, subject)
+        if result.status == "left out":
+            pytest.skip(result.reason)
+        if result.status == "failed":
+            pytest.fail(result.text, pytrace=False)

@@ -1,0 +1,204 @@
+"""A component that is checked, and the small run that it is checked in."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from ftengine.document import Document
+from ftengine.errors import FtengineError, name_list, unknown
+from ftengine.host import Component, Host
+from ftengine.host_lookup import status_text
+from ftengine.plan import Part, Plan
+from ftengine.resolve import resolve
+from ftengine.specs import DatasetSpec, LossSpec, MetricSpec, TaskSpec
+from ftengine.vocabulary import SPATIAL_FIELDS
+
+if TYPE_CHECKING:
+    from ftengine.training import Training
+
+SMALL: dict[str, Any] = {
+    "task": "classification",
+    "data": {"format": "digits", "limit": 32, "val_fraction": 0.25},
+    "image": {"size": 64},
+    "backbone": {"name": "resnet18", "weights": "none"},
+    "optimizer": {"name": "sgd", "lr": 0.01},
+    "schedule": {"name": "constant"},
+    "train": {"epochs": 2, "batch_size": 4, "precision": "fp32", "workers": 0, "log_every": 1},
+}
+"""The run in which a component is checked where its author gives no other: six steps an epoch on embedded digits."""
+
+SCENES = {"scenes": {"count": 16, "size": 64, "digits": [1, 3]}}
+"""What the data are where boxes or masks are learnt from."""
+
+FIELDS = ("label", "values", "boxes", "mask")
+"""The target fields that the embedded digits provide."""
+
+
+@dataclass
+class Subject:
+    """A component, and `changes` that are laid over the small run that it is checked in."""
+
+    component: Component
+    host: Host
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        return self.component.kind
+
+    @property
+    def name(self) -> str:
+        """Its kind and full name, with the task that it belongs to: ``loss acme/tempered of classification``."""
+        task = f" of {self.component.task}" if self.component.task else ""
+        return f"{self.kind} {self.component.name}{task}"
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The ways in which an author may refer to it, the longest first."""
+        own = self.component.spec.name
+        return (self.name, f"{self.kind} {own}", own)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The small run that uses it."""
+        named = {"name": self.component.name, **self.component.spec.example}
+        return merged(merged(SMALL, self._own(named)), self.changes)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The small run, resolved. Raises ConfigError, such as for options that must be given."""
+        return resolve(Document(copy.deepcopy(self.config)))
+
+    @cached_property
+    def part(self) -> Part:
+        """The component with its options, as the small run has them."""
+        plan = self.plan
+        tasks = list(plan.tasks.values())
+        parts = {
+            "task": [task.task for task in tasks],
+            "backbone": [plan.backbone],
+            "head": [task.head for task in tasks],
+            "loss": [loss for task in tasks for loss, _ in task.losses],
+            "metric": [metric for task in tasks for metric in task.metrics],
+            "freeze": [plan.freeze],
+            "regularizer": list(plan.regularizers),
+            "adapter": [] if plan.adapter is None else [plan.adapter],
+            "dataset": list(plan.streams.values()),
+        }[self.kind]
+        for part in parts:
+            if part.component == self.component:
+                return part
+        raise FtengineError(f"the run that {self.name} is to be checked in does not use it: {self.config}")
+
+    def training(self, **changes: Any) -> Training:
+        """The small run, new and built up to its first step, on the CPU; `changes` are laid over its config.
+
+        Nothing is written. The run has its `model`, its fitted `tasks`, its `streams` and `metrics`.
+        """
+        from rich.console import Console
+
+        from ftengine.run import assemble
+        from ftengine.signals import Signals
+
+        plan = resolve(Document(merged(self.config, changes))) if changes else self.plan
+        return assemble(plan, Path(tempfile.gettempdir()) / "nowhere", Console(quiet=True), Signals(), resume=False)
+
+    def _own(self, named: dict[str, Any]) -> dict[str, Any]:
+        """What the small run must say to use the component, which is `named` with its options."""
+        component, spec = self.component, self.component.spec
+        match self.kind:
+            case "backbone":
+                return {"backbone": {**named, "weights": "none"}}
+            case "head":
+                return {**self._task(component.task), "head": named}
+            case "loss":
+                spec = cast(LossSpec, spec)
+                head = {"head": {"name": spec.heads[0]}} if spec.heads else {}
+                return {**self._task(component.task, spec.fields), **head, "loss": named}
+            case "metric":
+                spec = cast(MetricSpec, spec)
+                return {**self._task(component.task, spec.fields), "metrics": [named]}
+            case "task":
+                return merged(self._task(component.name), {"task": named})
+            case "dataset":
+                return self._dataset(cast(DatasetSpec, spec))
+            case "regularizer":
+                return {"regularizers": [named]}
+            case "strategy":
+                return {"strategy": component.name}
+            case kind:  # freeze, adapter
+                return {kind: named}
+
+    def _task(self, name: str | None, fields: tuple[str, ...] = ()) -> dict[str, Any]:
+        """The task of that name, on digits or scenes with a field to learn from, one of `fields` if there are any."""
+        found = [item for item in self.host.select("task") if item.name == name]
+        if not found:
+            return {"task": name}
+        targets = cast(TaskSpec, found[0].spec).targets
+        usable = [one for one in FIELDS if one in targets and (not fields or one in fields)]
+        in_scenes = bool(usable) and usable[0] in SPATIAL_FIELDS
+        return {"task": {"name": name}, **({"data": SCENES} if in_scenes else {})}
+
+    def _dataset(self, spec: DatasetSpec) -> dict[str, Any]:
+        """The dataset alone, with a task that learns from one of its fields."""
+        for item in self.host.select("task"):
+            shared = [one for one in spec.fields if one in cast(TaskSpec, item.spec).targets]
+            if shared:
+                data = {"format": self.component.name, **spec.example, "limit": None, "val_fraction": None}
+                return {"task": item.name, "data": data}
+        raise FtengineError(f"no task learns from what it provides: {name_list(spec.fields)}")
+
+
+def subjects(
+    name: str, config: Mapping[str, Any] | None = None, configs: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[Subject]:
+    """The components of the plugin, or the components of the full name, `name`.
+
+    `config` is laid over the small run of each of them, `configs`, by component, over that. Raises FtengineError where
+    there is no such plugin or component, where the plugin cannot be used, and for a key of `configs` that is none.
+    """
+    host = Host.discover()
+    found = [item for item in host.components if name in (item.plugin, item.name)]
+    if not found:
+        for record in host.plugins:
+            if record.name in (name, name.partition("/")[0]) and record.status != "ok":
+                raise FtengineError(status_text(record))
+        names = {record.name for record in host.plugins} | {item.name for item in host.components}
+        if any(record.name == name for record in host.plugins):
+            return []  # it has observers only
+        raise FtengineError(unknown("plugin or component", name, names))
+    made = [Subject(item, host, config or {}) for item in found]
+    for key, changes in (configs or {}).items():
+        own = [subject for subject in made if key in subject.keys]
+        if not own:
+            raise FtengineError(unknown("component", key, {known for subject in made for known in subject.keys}))
+        for subject in own:
+            subject.changes = merged(subject.changes, changes)
+    return made
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it, mapping by mapping; None takes a key away.
+
+    A mapping that names another component takes the place of the one below, whose options are not its own.
+    """
+    result: dict[str, Any] = copy.deepcopy(dict(base))
+    for key, value in changes.items():
+        below = result.get(key)
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, Mapping) and isinstance(below, dict) and not _another(below, value):
+            result[key] = merged(below, value)
+        else:
+            result[key] = copy.deepcopy(value)
+    return result
+
+
+def _another(below: Mapping[str, Any], above: Mapping[str, Any]) -> bool:
+    return any(key in above and above[key] != below.get(key) for key in ("name", "format"))
