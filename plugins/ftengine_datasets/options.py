@@ -93,8 +93,8 @@ Scenes = Annotated[SceneOptions | None, BeforeValidator(_switch, json_schema_inp
 class DigitsOptions(DatasetOptions):
     scenes: Scenes = Field(
         None,
-        description="Compose scenes of several digits, with boxes and masks, and their number as `count`: true, or a "
-        "mapping of what they are like.",
+        description="Compose scenes of several digits, with boxes and masks, which of them occur (labels), and their "
+        "number as `count`: true, or a mapping of what they are like.",
     )
     targets: tuple[Literal["value", "ink", "count"], ...] = Field(
         ("value",),
@@ -136,4 +136,4 @@ class DigitsOptions(DatasetOptions):
         return self
 
     def target_fields(self) -> frozenset[str]:
-        return frozenset({"boxes", "mask", "values"} if self.scenes else {"label", "values"})
+        return frozenset({"boxes", "labels", "mask", "values"} if self.scenes else {"label", "values"})

@@ -60,5 +60,5 @@ def register_datasets() -> Iterable[DatasetSpec]:
         factory="ftengine_datasets.digits:digits",
         summary="The 1797 handwritten digits that come with scikit-learn: alone, of 8×8 pixels, or several in a scene.",
         options=DigitsOptions,
-        fields=("label", "values", "boxes", "mask"),
+        fields=("label", "labels", "values", "boxes", "mask"),
     )

@@ -1,4 +1,4 @@
-"""Scenes: several handwritten digits in one picture, with their boxes, their pixels and their number."""
+"""Scenes: several handwritten digits in one picture, with their boxes, their pixels, what they are, their number."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Scenes(Dataset):
 
     def __init__(self, pixels: np.ndarray, digits: np.ndarray, options: SceneOptions, limit: int | None = None) -> None:
         names = tuple("0123456789")
-        self.names = {"boxes": names, "mask": ("background", *names), "values": ("count",)}
+        self.names = {"boxes": names, "mask": ("background", *names), "values": ("count",), "labels": names}
         self._options = options
         self._pixels = (pixels / 16).astype(np.float32)
         self._digits = digits
@@ -68,12 +68,15 @@ class Scenes(Dataset):
 
     def target(self, index: int) -> dict[str, Any]:
         layout = self._layout(index)
+        occurring = np.zeros(len(self.names["labels"]), np.float32)
+        occurring[[digit.label for digit in layout]] = 1
         return {
             "boxes": np.array([digit.box for digit in layout], np.float64).reshape(-1, 4),
             "box_labels": np.array([digit.label for digit in layout], np.int64),
             "box_crowd": np.zeros(len(layout), bool),
             "box_areas": np.array([(digit.ink >= INK).sum() for digit in layout], np.float64),
             "values": np.array([len(layout)], np.float32),
+            "labels": occurring,
         }
 
     def image(self, index: int) -> np.ndarray:

@@ -29,6 +29,7 @@ def test_the_defaults():
         "boxes": tuple("0123456789"),
         "mask": ("background", *"0123456789"),
         "values": ("count",),
+        "labels": tuple("0123456789"),
     }
     sample = data[599]
     assert sample.id == "scene-0599"
@@ -47,8 +48,11 @@ def test_targets_have_the_types_of_their_fields(few):
         "box_crowd": bool,
         "box_areas": np.float64,
         "values": np.float32,
+        "labels": np.float32,
     }
     assert target["values"].tolist() == [len(target["boxes"])]
+    assert target["labels"].nonzero()[0].tolist() == sorted(set(target["box_labels"].tolist()))
+    assert set(target["labels"].tolist()) == {0, 1}
     assert not target["box_crowd"].any()
 
 
@@ -156,9 +160,9 @@ def test_single_digits_stay_as_they_are():
 
 def test_options_say_which_fields_they_provide():
     assert DigitsOptions().target_fields() == {"label", "values"}
-    assert DigitsOptions(scenes=True).target_fields() == {"boxes", "mask", "values"}
+    assert DigitsOptions(scenes=True).target_fields() == {"boxes", "labels", "mask", "values"}
     assert DigitsOptions(scenes={"count": 3}).targets == ("count",)
-    assert DigitsOptions(scenes={}).target_fields() == {"boxes", "mask", "values"}
+    assert DigitsOptions(scenes={}).target_fields() == {"boxes", "labels", "mask", "values"}
     assert DigitsOptions(scenes=False).targets == ("value",)
     again = DigitsOptions(**DigitsOptions(scenes=True).model_dump(mode="json"))
     assert again == DigitsOptions(scenes=True)
