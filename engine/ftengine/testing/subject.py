@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ftengine.document import Document
 from ftengine.errors import FtengineError, name_list, unknown
@@ -21,6 +21,8 @@ from ftengine.vocabulary import SPATIAL_FIELDS
 
 if TYPE_CHECKING:
     from ftengine.training import Training
+
+Made = TypeVar("Made")
 
 SMALL: dict[str, Any] = {
     "task": "classification",
@@ -49,6 +51,7 @@ class Subject:
     component: Component
     host: Host
     changes: Mapping[str, Any] = field(default_factory=dict)
+    _made: dict[Callable[[Subject], Any], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def kind(self) -> str:
@@ -97,6 +100,16 @@ class Subject:
             if part.component == self.component:
                 return part
         raise FtengineError(f"the run that {self.name} is to be checked in does not use it: {self.config}")
+
+    def once(self, make: Callable[[Subject], Made]) -> Made:
+        """What `make` makes of this component, made when it is first asked for. Checks share it and do not change it.
+
+        It is kept as long as the subject, so it should be small: predictions rather than a model.
+        """
+        if make not in self._made:
+            self._made[make] = make(self)
+        made: Made = self._made[make]
+        return made
 
     def training(self, **changes: Any) -> Training:
         """The small run, new and built up to its first step, on the CPU; `changes` are laid over its config.
