@@ -55,7 +55,7 @@ class Augment:
         compose.set_random_state(self._numpy, self._python)
 
     def __call__(self, scene: Scene, seed: int) -> Scene:
-        """Augments `scene`; the size of its image may change with crops and the like.
+        """Augments `scene`; the size of its image may change with crops and the like. All frames of a clip alike.
 
         Boxes are cut off at the edges of the image, and dropped where less than a pixel of their width or height is
         left: `kept` says which are still there. Where the image is mirrored at its edges, so are they, and a number
@@ -85,7 +85,7 @@ class Augment:
         """`scene` as albumentations takes it. Behind a box's coordinates stands its place among all of them."""
         import numpy as np
 
-        data: dict[str, Any] = {"image": scene.image}
+        data: dict[str, Any] = {"image" if scene.image.ndim == 3 else "images": scene.image}
         if scene.mask is not None:
             data["mask"] = scene.mask
         if scene.boxes is not None and "boxes" not in self._fields:
@@ -100,7 +100,7 @@ class Augment:
         """What albumentations made of `scene`."""
         import numpy as np
 
-        new = replace(scene, image=_contiguous(result["image"]))
+        new = replace(scene, image=_contiguous(_image(result)))
         if scene.mask is not None:
             new = replace(new, mask=_contiguous(result["mask"]))
         if scene.boxes is not None:
@@ -224,12 +224,18 @@ def _reason(error: Exception) -> str:
 
 def _broken(data: Mapping[str, Any]) -> str:
     """What is wrong with an image, or its mask, that a transform made; empty if nothing is."""
-    image, mask = data["image"], data.get("mask")
-    if image.dtype != "uint8" or image.ndim != 3 or image.shape[2] != 3:
+    image, mask = _image(data), data.get("mask")
+    if image.dtype != "uint8" or image.ndim != (3 if "image" in data else 4) or image.shape[-1] != 3:
         return f"{image.dtype} {_shape(image)}"
     if mask is not None and (mask.dtype != "uint8" or mask.shape != image.shape[:2]):
         return f"a mask of {mask.dtype} {_shape(mask)} and an image of {_shape(image)}"
     return ""
+
+
+def _image(data: Mapping[str, Any]) -> np.ndarray:
+    """The image among albumentations' data, or the clip."""
+    image: np.ndarray = data["image" if "image" in data else "images"]
+    return image
 
 
 def _inside(boxes: np.ndarray, image: np.ndarray) -> np.ndarray:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
 
 from ftengine import seeding
 from ftengine.augment import build as build_augmentation
@@ -20,6 +19,7 @@ from ftengine.host import load_factory
 from ftengine.model import Model
 from ftengine.plan import Part, Plan
 from ftengine.plugin import DatasetOptions
+from ftengine.probe import PROBE_SIZE, probe
 from ftengine.protocols import (
     Adapter,
     AdapterContext,
@@ -43,9 +43,6 @@ from ftengine.weights import Coverage, load_published, load_weights
 from ftengine.windows import Sliding
 
 Kind = TypeVar("Kind")
-
-PROBE_SIZE = 256
-"""Height and width of the image that a network is tried with, where images have no size of their own."""
 
 
 def make(part: Part, context: object, kind: type[Kind]) -> Kind:
@@ -175,6 +172,8 @@ def make_split(
     if training and config.augment:
         augmentation = build_augmentation(list(config.augment), "augment", fields & SPATIAL_FIELDS)
     collators = {task: tasks[task].collate for task in own}
+    options = plan.streams[stream].options
+    assert isinstance(options, DatasetOptions)
     return Split(
         data,
         encoders,
@@ -184,6 +183,7 @@ def make_split(
         augmentation,
         config.train.seed,
         stream,
+        options.clip_frames(),
         training=training,
         quarantine=quarantine(config.train.on_bad_sample, stream if plan.joint else "", which, data),
     )
@@ -222,7 +222,7 @@ def make_model(plan: Plan, tasks: Mapping[str, Task], *, pretrained: bool = True
             backbone.channels, backbone.strides, tasks[name], plan.backbone.component.name, task.head_weights
         )
         heads[name] = make(task.head, context, Head)  # type: ignore[type-abstract]
-        losses[name] = [make(loss, LossContext(tasks[name]), Loss) for loss, _ in task.losses]  # type: ignore[type-abstract]
+        losses[name] = [make(loss, LossContext(tasks[name], heads[name]), Loss) for loss, _ in task.losses]  # type: ignore[type-abstract]
         metrics[name] = make_metrics(plan, name, tasks[name])
         if plan.monitor.task is None and not heads[name].loss_in_eval:
             message = f"the head {task.head.component.name} has no loss in evaluation; choose a metric"
@@ -231,45 +231,20 @@ def make_model(plan: Plan, tasks: Mapping[str, Task], *, pretrained: bool = True
     for name, task in plan.tasks.items():
         if pretrained and task.head_weights is not None:
             coverage = load_published(backbone, heads[name], task.head_weights)
-    if image.fit in ("shorter", "none"):
-        size = padded(size)
-    single = probe(backbone, size, plan.backbone.component.name)
+    if backbone.clip is not None and (frames := plan.frames or 0) < backbone.clip:
+        message = f"{plan.backbone.component.name} takes clips of at least {backbone.clip} frames, found {frames}"
+        raise ConfigError([plan.document.problem(("data",), message)])
+    shape = backbone.input_shape(padded(size) if image.fit in ("shorter", "none") else size, frames=plan.frames)
+    single = probe(backbone, shape, plan.backbone.component.name)
     adapter = None
     if plan.adapter is not None:
-        adapter = make(plan.adapter, AdapterContext(torch.zeros(1, 3, *size)), Adapter)  # type: ignore[type-abstract]
+        adapter = make(plan.adapter, AdapterContext(torch.zeros(shape)), Adapter)  # type: ignore[type-abstract]
         adapter.apply(backbone)
     model = Model(backbone, heads, losses, image.mean or backbone.mean, image.std or backbone.std)
     freeze = make(plan.freeze, freeze_context(model, plan.config.train.epochs), FreezePolicy)  # type: ignore[type-abstract]
     model.single_position_norms = single
     model.sliding = None if image.window is None else Sliding(image.window, image.window_overlap)
     return Built(model, metrics, freeze, adapter, coverage)
-
-
-@torch.no_grad()
-def probe(backbone: Backbone, size: tuple[int, int], name: str) -> list[nn.Module]:
-    """Run one black image through, so that a size the network cannot take is known before training.
-
-    Returns the BatchNorm layers that got one value a channel: in train mode they need more than one image.
-    """
-    single: list[nn.Module] = []
-
-    def note(module: nn.Module, inputs: tuple[torch.Tensor]) -> None:
-        if inputs[0].numel() == inputs[0].shape[1]:
-            single.append(module)
-
-    norms = [module for module in backbone.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    hooks = [norm.register_forward_pre_hook(note) for norm in norms]
-    backbone.eval()
-    try:
-        backbone(torch.zeros(1, 3, *size))
-    except Exception as error:
-        cause = f"{type(error).__name__}: {error}"
-        raise FtengineError(f"image.size: {name} cannot take images of {size[0]}x{size[1]} pixels: {cause}") from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-    backbone.train()
-    return single
 
 
 def make_backbone(plan: Plan) -> Backbone:
@@ -282,6 +257,12 @@ def make_backbone(plan: Plan) -> Backbone:
     wanted = None if levels is None else tuple(level for level in offered if level in levels)
     weights = plan.weights.value if plan.weights.kind == "published" else None
     backbone = make(plan.backbone, BackboneContext(weights, wanted), Backbone)
+    if (backbone.clip is None) != (plan.backbone.spec.input == "image"):
+        found = "for images" if backbone.clip is None else f"for clips of at least {backbone.clip} frames"
+        raise FtengineError(
+            f"backbone {plan.backbone.component.name!r}: its spec says that it takes {plan.backbone.spec.input}s, and "
+            f"what its factory made is {found}"
+        )
     inside = set(map(id, backbone.stages.parameters()))
     outside = [name for name, parameter in backbone.named_parameters() if id(parameter) not in inside]
     if outside:

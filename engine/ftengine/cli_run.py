@@ -234,6 +234,12 @@ def predict(
     only(assignments, ("train", *WINDOWS), "the model of a run stays as it is")
     override(document, assignments)
     plan = resolve(document, trained=True)
+    if plan.frames is not None:
+        data = name_list({part.component.name for part in plan.streams.values()})
+        raise click.UsageError(
+            f"{directory} has learnt from clips ({data}), and image files are none; `ftengine evaluate` reads clips as "
+            "the run's data do"
+        )
     opened = _open(directory, plan)
     from ftengine.inference import expand
     from ftengine.inference import predict as predictions

@@ -63,9 +63,12 @@ def check_fit(
     metrics: list[Part | None],
     target: str,
     backbone: Part | None,
+    data: Part | None,
     report: Report,
 ) -> None:
     """Check the parts of a task against each other."""
+    if backbone:
+        check_input(host, backbone, head, data, target, report)
     if head and backbone:
         head_spec: HeadSpec = head.spec
         offered: BackboneSpec = backbone.spec
@@ -93,6 +96,33 @@ def check_fit(
             report(part.path, f"{message}, but the data give `{target}`; fitting: {name_list(alternatives)}")
         if isinstance(spec, LossSpec) and head and spec.heads and head.component.name not in spec.heads:
             report(part.path, f"{spec.name} is for the heads {name_list(spec.heads)}, not {head.component.name}")
+
+
+def check_input(host: Host, backbone: Part, head: Part | None, data: Part | None, target: str, report: Report) -> None:
+    """Data, backbone and head are all for images or all for clips, from which no places are learnt."""
+    frames = None
+    if data:
+        assert isinstance(data.options, DatasetOptions)
+        frames = data.options.clip_frames()
+        given = "image" if frames is None else "clip"
+        if backbone.spec.input != given:
+            what = "images" if frames is None else f"clips of {frames} frame{'s' if frames > 1 else ''}"
+            able = [item.name for item in host.select("backbone") if getattr(item.spec, "input", None) == given]
+            message = f"{backbone.component.name} takes {backbone.spec.input}s, but {data.component.name} gives {what}"
+            report(backbone.path, f"{message}; backbones for {given}s: {name_list(able)}")
+            return
+    if frames is not None and target in SPATIAL_FIELDS:
+        assert data
+        report(data.path, f"`{target}` is a place in an image, and cannot be learnt from clips")
+    if head and head.spec.input != backbone.spec.input:
+        wanted: str = backbone.spec.input
+        able = [
+            item.name
+            for item in host.select("head")
+            if item.task == head.component.task and getattr(item.spec, "input", None) == wanted
+        ]
+        message = f"{head.component.name} reads features of {head.spec.input}s, and {backbone.component.name} takes "
+        report(head.path, f"{message}{wanted}s; heads of {head.component.task} for {wanted}s: {name_list(able)}")
 
 
 def image_config(config: ImageConfig, tasks: Sequence[TaskPlan], report: Report) -> ImageConfig:

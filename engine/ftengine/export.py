@@ -4,6 +4,7 @@ The file's header says, beside ``format: pt``, in JSON wherever it is not a plai
 
 - ``ftengine``: the version that wrote it; ``checkpoint``: the folder it was written from
 - ``backbone``: the backbone with its options; ``image``: how images are made to fit, their size among it
+- ``frames``: how many a clip has, where the model takes clips
 - ``mean``, ``std``: 3 numbers each, for images in 0..1
 - ``tasks``: by name the task, its head with options, and its state: names of classes, units, statistics
 - ``others``: the names of the tensors that are not the backbone's
@@ -124,6 +125,7 @@ def _header(plan: Plan, merged: Merged, others: list[str]) -> dict[str, str]:
         "checkpoint": merged.checkpoint.name,
         "backbone": json.dumps(plan.backbone.data()),
         "image": json.dumps(plan.config.image.model_dump(mode="json")),
+        **({} if plan.frames is None else {"frames": str(plan.frames)}),
         "mean": json.dumps(_numbers(merged.model.get_buffer("mean"))),
         "std": json.dumps(_numbers(merged.model.get_buffer("std"))),
         "tasks": json.dumps(tasks),

@@ -85,8 +85,9 @@ class Page:
 def draw(task: Task, data: Dataset, encoder: Encoder, index: int, prediction: Prediction) -> np.ndarray | None:
     """Truth and prediction of sample `index` side by side, uint8 [H, W, 3]; None where the task draws nothing."""
     sample = data[index]
-    truth = task.draw(sample.image, task.perfect(encoder(sample.target)))
-    predicted = task.draw(sample.image, prediction)
+    image = sample.image if sample.image.ndim == 3 else sample.image[len(sample.image) // 2]  # a clip's middle frame
+    truth = task.draw(image, task.perfect(encoder(sample.target)))
+    predicted = task.draw(image, prediction)
     if truth is None or predicted is None:
         return None
     picture = beside({"truth": truth, "prediction": predicted})

@@ -16,8 +16,9 @@ from ftengine.protocols import IGNORE, Frame
 class Scene:
     """An image and what has a place in it.
 
-    `image`: uint8 [H, W, 3]. `boxes`: float64 [N, 4], x1 y1 x2 y2 in its pixels, None where there are none to follow.
-    `mask`: uint8 [H, W], None likewise. `kept`: int64 [N], which of the sample's own boxes these are.
+    `image`: uint8 [H, W, 3], or a clip [T, H, W, 3]. `boxes`: float64 [N, 4], x1 y1 x2 y2 in its pixels, None where
+    there are none to follow. `mask`: uint8 [H, W], None likewise. `kept`: int64 [N], which of the sample's own boxes
+    these are.
     """
 
     image: np.ndarray
@@ -27,7 +28,7 @@ class Scene:
 
     @property
     def size(self) -> tuple[int, int]:
-        return self.image.shape[0], self.image.shape[1]
+        return self.image.shape[-3], self.image.shape[-2]
 
 
 def padded(size: tuple[int, int], multiple: int = 32) -> tuple[int, int]:
@@ -66,7 +67,10 @@ def fit_scene(scene: Scene, config: ImageConfig) -> tuple[Scene, Frame]:
     if config.fit == "none":
         return scene, frame
     mode = config.fit if config.fit in ("crop", "pad") else "stretch"
-    image = fit(scene.image, frame.size, mode)
+    image = scene.image
+    if frame.size != scene.size:
+        clip = image.ndim == 4
+        image = np.stack([fit(one, frame.size, mode) for one in image]) if clip else fit(image, frame.size, mode)
     return replace(scene, image=image, boxes=_boxes(scene, frame), mask=_mask(scene, frame)), frame
 
 

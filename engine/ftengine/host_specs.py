@@ -26,7 +26,7 @@ from ftengine.plugin import (
     TaskSpec,
 )
 from ftengine.specs import STRATEGY_SECTIONS
-from ftengine.vocabulary import FITS
+from ftengine.vocabulary import FITS, INPUTS
 
 __all__ = ["KINDS", "TASK_KINDS", "Component", "full_components", "spec_problems"]
 
@@ -120,6 +120,8 @@ def _problems(spec: Spec) -> Iterator[str]:
             yield from _names(key, getattr(spec, key, ()))
     elif isinstance(spec, DatasetSpec):
         yield from _names("fields", spec.fields, empty=False)
+    if isinstance(spec, BackboneSpec | HeadSpec) and spec.input not in INPUTS:
+        yield f"input must be {' or '.join(map(repr, INPUTS))}, not {spec.input!r}"
     if isinstance(spec, MetricSpec):
         if not isinstance(spec.primary, str) or not spec.primary:
             yield f"primary must be a key of compute(), not {spec.primary!r}"

@@ -38,7 +38,7 @@ class Mixing:
         self.tasks = tasks
 
     def __call__(self, batch: StreamBatch, names: Sequence[str]) -> StreamBatch:
-        """The batch with images float32 [B, H, W, 3] in 0..255, and what ``Task.soften`` gives in the targets.
+        """The batch with images float32 [B, H, W, 3] in 0..255 (clips [B, T, H, W, 3]) and ``Task.soften``'s targets.
 
         With probability 1 - p it is returned as it is, with images uint8 and targets that are not softened, and so is
         one of a single image. `batch` itself stays as it is. Raises DataError for images of unequal sizes, for which
@@ -49,12 +49,14 @@ class Mixing:
         height, width = _size(batch)
         soft = {name: self.tasks[name].soften(batch.targets[name]) for name in names}
         columns = [labels for own in soft.values() for labels in own.values()]
-        images = batch.images[:, :height, :width].permute(0, 3, 1, 2).to(torch.float32)
+        images = batch.images[..., :height, :width, :].movedim(-1, -3).to(torch.float32)
         kind = self.kinds[int(torch.randint(len(self.kinds), ()))]
-        images, labels = kind(images, torch.cat(columns, dim=1))
+        # The frames of a clip are further channels: all are mixed alike.
+        mixed, labels = kind(images.flatten(1, -3), torch.cat(columns, dim=1))
+        images = mixed.reshape(images.shape).movedim(-3, -1)
         parts = iter(labels.split([column.shape[1] for column in columns], dim=1))
         targets = {name: batch.targets[name] | {key: next(parts) for key in own} for name, own in soft.items()}
-        return replace(batch, images=_filled(images.permute(0, 2, 3, 1), batch), targets=batch.targets | targets)
+        return replace(batch, images=_filled(images, batch), targets=batch.targets | targets)
 
 
 def _size(batch: StreamBatch) -> tuple[int, int]:
@@ -70,6 +72,6 @@ def _size(batch: StreamBatch) -> tuple[int, int]:
 
 
 def _filled(images: Tensor, batch: StreamBatch) -> Tensor:
-    """`images` [B, H, W, 3], filled up with 0 to the size of the batch's tensor."""
-    rows, columns = batch.images.shape[1] - images.shape[1], batch.images.shape[2] - images.shape[2]
+    """`images` [B, …, H, W, 3], filled up with 0 to the size of the batch's tensor."""
+    rows, columns = batch.images.shape[-3] - images.shape[-3], batch.images.shape[-2] - images.shape[-2]
     return functional.pad(images, (0, 0, 0, columns, 0, rows)) if rows or columns else images

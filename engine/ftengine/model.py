@@ -26,6 +26,8 @@ NORMS = (
 class StreamBatch:
     """One batch of a stream: `images` uint8 [B, H, W, 3]; `targets` of each task, in their pixels.
 
+    Images that are clips are uint8 [B, T, H, W, 3].
+
     `ids`: the samples' ids; `frames`: where each image lies; `truths`: the targets of each task in the pixels of the
     original images, for metrics: these stay on the CPU. `indices`: which samples of the split they are, one each;
     `bad`: those that could not be read on the way.
@@ -161,8 +163,9 @@ class Model(nn.Module):
         self.backbone = backbone
         self.heads = nn.ModuleDict(heads)
         self.losses = nn.ModuleDict({task: nn.ModuleList(own) for task, own in losses.items()})
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
+        channels = (1, 3, 1, 1) if backbone.clip is None else (1, 3, 1, 1, 1)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(channels))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(channels))
         self.frozen_norms: list[nn.Module] = []
         self.single_position_norms: list[nn.Module] = []  # BatchNorms that see one value a channel and image
         self.memory_format = torch.contiguous_format
@@ -173,23 +176,25 @@ class Model(nn.Module):
     def normalise(self, batch: StreamBatch) -> Tensor:
         """uint8 [B, H, W, 3] in 0..255 to float32 [B, 3, H, W] with the weights' mean and deviation.
 
+        Of clips uint8 [B, T, H, W, 3] to float32 [B, 3, T, H, W].
+
         What fills the batch up beyond an image becomes 0, as a convolution's own padding is.
         """
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
-        floats = batch.images.permute(0, 3, 1, 2).to(torch.float32, memory_format=self.memory_format, copy=True)
+        floats = batch.images.movedim(-1, 1).to(torch.float32, memory_format=self.memory_format, copy=True)
         floats.sub_(mean * 255).div_(std * 255)
         for image, frame in zip(floats, batch.frames, strict=True):
             height, width = frame.size
-            if (height, width) != tuple(image.shape[1:]):
-                image[:, height:].zero_()
-                image[:, :, width:].zero_()
+            if (height, width) != tuple(image.shape[-2:]):
+                image[..., height:, :].zero_()
+                image[..., width:].zero_()
         return floats
 
     def forward(self, batch: StreamBatch, tasks: Sequence[str]) -> Forward:
         """Run the backbone once, and each of `tasks`' heads on its features; large images in windows, in eval mode."""
         images = self.normalise(batch)
         views = {task: Batch(images, batch.targets.get(task, {}), batch.ids, batch.frames) for task in tasks}
-        size = (images.shape[2], images.shape[3])
+        size = (images.shape[-2], images.shape[-1])
         if self.sliding is not None and not self.training and self.sliding.needed(size):
             outputs, features = self.sliding.run(self, images, batch.ids, tasks), {}
         else:

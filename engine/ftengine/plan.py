@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from ftengine.config import Config
 from ftengine.config_refs import Ref
 from ftengine.document import Document, KeyPath
 from ftengine.host import Component, Host
 from ftengine.optimizers import Optimizer
-from ftengine.plugin import Options
+from ftengine.plugin import DatasetOptions, Options
 from ftengine.schedule import SCHEDULES, Schedule
 from ftengine.weight_source import WeightSource
 
@@ -96,6 +96,12 @@ class Plan:
         """The same plan with other values in the section ``train``."""
         train = self.config.train.model_copy(update=changes)
         return replace(self, config=self.config.model_copy(update={"train": train}))
+
+    @property
+    def frames(self) -> int | None:
+        """How many frames the run's clips have, the fewest where there are several streams; None: it is of images."""
+        options = [cast(DatasetOptions, part.options) for part in self.streams.values()]
+        return min((frames for one in options if (frames := one.clip_frames()) is not None), default=None)
 
     def resolved(self) -> dict[str, Any]:
         """Every value, as a config that gives this same run anywhere on this machine."""

@@ -76,7 +76,7 @@ __all__ = [
     "hookimpl",
 ]
 
-API_VERSION = (1, 0)
+API_VERSION = (1, 1)
 """(major, minor) of the plugin interface. A plugin states what it was written for as ``FTENGINE_API``."""
 
 ENTRY_POINT_GROUP = "ftengine"

@@ -80,10 +80,12 @@ class Precision:
         """Move to the device, into the memory format, and compile the backbone, in place."""
         model.to(self.device)
         if self.channels_last:
-            model.memory_format = torch.channels_last
+            model.memory_format = torch.channels_last if model.backbone.clip is None else torch.channels_last_3d
             for module in model.modules():
                 if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                     module.to(memory_format=torch.channels_last)
+                elif isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+                    module.to(memory_format=torch.channels_last_3d)
         if self.device.type == "cpu" and self.name == "bf16":
             mend_strided(model)
         if self.compile:

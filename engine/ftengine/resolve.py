@@ -265,7 +265,7 @@ class _Resolver:
         metrics = [self.part("metric", ref, (*path, "metrics", i), kind) for i, ref in enumerate(refs)]
         if not refs:
             self.problem((*path, "metrics"), "at least one metric is needed")
-        check_fit(self.host, head, losses, metrics, target, backbone, self.problem)
+        check_fit(self.host, head, losses, metrics, target, backbone, data, self.problem)
         if not (data and head and all(losses) and all(metrics)):
             return None
         return TaskPlan(

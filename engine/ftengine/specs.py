@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ftengine.vocabulary import Fit
+from ftengine.vocabulary import Fit, Input
 
 
 class Options(BaseModel):
@@ -50,6 +50,10 @@ class DatasetOptions(Options):
 
     def target_fields(self) -> frozenset[str] | None:
         """The target fields these options provide, or None for all that the spec declares."""
+        return None
+
+    def clip_frames(self) -> int | None:
+        """How many frames each sample has, which is then a clip; None: it is an image. New in API 1.1."""
         return None
 
 
@@ -102,6 +106,7 @@ class BackboneSpec(Spec):
 
     `weights` are the names of the published weights it knows, `default_weights` the one that ``weights: default`` means
     (None: there is none). `open_weights`: any name is accepted until a run is built, since only its library knows them.
+    `input` is what it takes: images, or clips of several frames (new in API 1.1).
     """
 
     kind: ClassVar[str] = "backbone"
@@ -109,6 +114,7 @@ class BackboneSpec(Spec):
     weights: tuple[str, ...] = ()
     default_weights: str | None = None
     open_weights: bool = False
+    input: Input = "image"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +123,7 @@ class HeadSpec(Spec):
 
     `loss` is used with it where a config names none; left out, the task's default is. `weights` are names of published
     weights of head and backbone together. `windows`: it can merge its outputs for overlapping windows of an image.
+    `input`: what the features are of that it reads, images or clips (new in API 1.1).
     """
 
     kind: ClassVar[str] = "head"
@@ -125,6 +132,7 @@ class HeadSpec(Spec):
     loss: str | None = None
     weights: tuple[str, ...] = ()
     windows: bool = False
+    input: Input = "image"
 
 
 @dataclass(frozen=True, kw_only=True)

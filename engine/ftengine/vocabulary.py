@@ -27,6 +27,10 @@ MAX_CLASSES = 255
 SPATIAL_FIELDS = frozenset({"boxes", "mask"})
 """The target fields that are places in the image, and follow it when it changes its size or is augmented."""
 
+Input = Literal["image", "clip"]
+INPUTS: tuple[str, ...] = get_args(Input)
+"""What a sample may be, and a network take: a single image, or a clip of several frames, [T, H, W, 3]."""
+
 Fit = Literal["crop", "stretch", "pad", "shorter", "none"]
 FITS: tuple[str, ...] = get_args(Fit)
 """The ways to bring an image to size; see ``image.fit`` in the config."""

@@ -40,11 +40,11 @@ class Sliding:
 
     def run(self, model: Model, images: Tensor, ids: list[str], tasks: Sequence[str]) -> dict[str, Output]:
         """The outputs of `tasks`' heads for normalised `images`, merged from those for the windows."""
-        size = (images.shape[2], images.shape[3])
+        size = (images.shape[-2], images.shape[-1])
         windows = self.windows(size)
         outputs: dict[str, list[Output]] = {task: [] for task in tasks}
         for window in windows:
-            part = images[:, :, window.top : window.top + window.height, window.left : window.left + window.width]
+            part = images[..., window.top : window.top + window.height, window.left : window.left + window.width]
             features = model.backbone(part)
             view = Batch(part, {}, ids, [Frame.whole(window.height, window.width)] * len(ids))
             for task in tasks:

@@ -39,8 +39,9 @@ class Found:
 def find(backbone: Backbone, images: Tensor) -> Found:
     """The linear and convolutional layers of `backbone`, and the projections of attention, ``<attention>.in_proj``.
 
-    `images`, float [1, 3, H, W], are run through it twice, in eval mode: without gradients, to see what is called as
-    it is in evaluation (where torch may take another way), and with them, to see which weights matter.
+    `images`, float [1, 3, H, W] or [1, 3, T, H, W], are run through it twice, in eval mode: without gradients, to see
+    what is called as it is in evaluation (where torch may take another way), and with them, to see which weights
+    matter.
     """
     found = Found()
     users = Counter(id(weight) for module in backbone.modules() for weight in module._parameters.values())
@@ -77,7 +78,7 @@ def find(backbone: Backbone, images: Tensor) -> Found:
 def _weights(stages: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
     """Name, module and parameter of each weight."""
     for name, module in stages.named_modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
             yield name, module, "weight"
         elif isinstance(module, nn.MultiheadAttention):
             for parameter, weight in module._parameters.items():
@@ -87,8 +88,8 @@ def _weights(stages: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
 
 def _is_plain(module: nn.Module) -> bool:
     """Whether peft's layer for `module` does what it does: no subclass's own way, dilation or padding."""
-    if isinstance(module, nn.Conv2d):
-        return type(module) is nn.Conv2d and set(module.dilation) == {1} and module.padding_mode == "zeros"
+    if isinstance(module, nn.Conv2d | nn.Conv3d):
+        return type(module) in (nn.Conv2d, nn.Conv3d) and set(module.dilation) == {1} and module.padding_mode == "zeros"
     return isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
 
 

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 
 import torch
 from peft import LoraConfig
-from peft.tuners.lora.layer import Conv2d, Linear, LoraLayer
+from peft.tuners.lora.layer import Conv2d, Conv3d, Linear, LoraLayer
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -95,7 +95,7 @@ class Lora(Adapter):
     def _wrap(self, module: nn.Module) -> nn.Module:
         options = self.options
         config = LoraConfig(r=options.rank, lora_alpha=options.alpha, lora_dropout=options.dropout)  # type: ignore[arg-type]
-        kind = Conv2d if isinstance(module, nn.Conv2d) else Linear
+        kind = {nn.Conv2d: Conv2d, nn.Conv3d: Conv3d}.get(type(module), Linear)
         layer = kind(module, NAME, config, r=options.rank, lora_alpha=options.alpha)
         layer.cast_input_dtype_enabled = False  # autocast decides on types, and would undo it
         return layer

@@ -18,7 +18,10 @@ Target = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with its target: `image` is uint8 [H, W, 3] RGB; `id` names it in messages and result files."""
+    """One image with its target: `image` is uint8 [H, W, 3] RGB; `id` names it in messages and result files.
+
+    Of a clip `image` is uint8 [T, H, W, 3]: its frames in order.
+    """
 
     image: np.ndarray
     target: Target
@@ -60,7 +63,10 @@ class Dataset(ABC):
 
     @abstractmethod
     def image(self, index: int) -> np.ndarray:
-        """The image of sample `index`: uint8 [H, W, 3], RGB."""
+        """The image of sample `index`: uint8 [H, W, 3], RGB.
+
+        Where the options' ``clip_frames()`` is a number T, it is a clip: uint8 [T, H, W, 3], for every sample.
+        """
 
     @abstractmethod
     def sample_id(self, index: int) -> str:
@@ -71,7 +77,10 @@ class Dataset(ABC):
         raise NotImplementedError(f"{type(self).__name__} names the field 'mask' and has no method `mask`")
 
     def size(self, index: int) -> tuple[int, int] | None:
-        """(height, width) of image `index`, if that is known without decoding it: batches are made of like shapes."""
+        """(height, width) of image `index`, of a clip's frames, if that is known without decoding it.
+
+        Batches are made of like shapes.
+        """
         return None
 
     def __getitem__(self, index: int) -> Sample:

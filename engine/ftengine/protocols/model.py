@@ -22,7 +22,7 @@ The head's docstring says which, and its losses read them by name."""
 class Batch:
     """What reaches a head: the images of one batch and one task's targets.
 
-    `images`: float [B, 3, H, W], normalised, on the model's device. `targets`: what the
+    `images`: float [B, 3, H, W], of clips [B, 3, T, H, W], normalised, on the model's device. `targets`: what the
     task's `collate` made, on the same device, in the batch's pixels. `ids`: the samples' ids. `frames`: where each
     image lies in the batch, and the way back to its original.
     """
@@ -71,6 +71,9 @@ class Backbone(nn.Module):
     `published` maps this module's ``state_dict`` names to the names in published files (empty: they are the same);
     `discarded` are published names that this backbone does not use, such as the classifier's. `channels_last` says
     whether the memory format suits the architecture. `min_size` is the least height and width it takes.
+
+    `clip`: the least number of frames of a backbone for clips, whose input is float [B, 3, T, H, W], its levels
+    [B, C, T', H / stride, W / stride] and ``pooled`` [B, C, 1, 1, 1]; None where it is for images.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class Backbone(nn.Module):
         discarded: Sequence[str] = (),
         channels_last: bool = True,
         min_size: int = 1,
+        clip: int | None = None,
     ) -> None:
         super().__init__()
         self.stages = nn.ModuleDict(stages)
@@ -100,11 +104,16 @@ class Backbone(nn.Module):
         self.discarded = tuple(discarded)
         self.channels_last = channels_last
         self.min_size = min_size
+        self.clip = clip
 
     @property
     def levels(self) -> tuple[str, ...]:
         """The levels that `forward` returns, in order."""
         return tuple(self.channels)
+
+    def input_shape(self, size: tuple[int, int], batch: int = 1, frames: int | None = None) -> tuple[int, ...]:
+        """The shape of a batch of (height, width) `size`; of clips with `frames`, or the least number that it takes."""
+        return (batch, 3, *size) if self.clip is None else (batch, 3, frames or self.clip, *size)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Images, float [B, 3, H, W], to level -> [B, C, H', W']."""
@@ -195,7 +204,7 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, features: dict[str, Tensor], batch: Batch) -> Output:
-        """level -> [B, C, H, W] to named tensors; in training with what the loss needs besides the batch's targets.
+        """level -> features to named tensors; in training with what the loss needs besides the batch's targets.
 
         For prediction on unlabelled images ``batch.targets`` is empty.
         """
@@ -218,9 +227,14 @@ class Head(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class LossContext:
-    """`task`: the fitted task (a balanced loss finds its class counts there)."""
+    """`task`: the fitted task (a balanced loss finds its class counts there).
+
+    `head`: the head whose outputs it is given. A loss with weights of its own finds their size there, under a name
+    that the heads of its task agree on.
+    """
 
     task: Any
+    head: Head | None = None
 
 
 class Loss(nn.Module, ABC):

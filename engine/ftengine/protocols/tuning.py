@@ -58,7 +58,7 @@ class Regularizer(nn.Module):
 
 @dataclass(frozen=True)
 class AdapterContext:
-    """`images`: a batch of zeros of the run's size, float [1, 3, H, W], to try the backbone with."""
+    """`images`: a batch of zeros of the run's size, float [1, 3, H, W] or [1, 3, T, H, W], to try the backbone with."""
 
     images: Tensor
 
