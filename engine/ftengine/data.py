@@ -64,8 +64,9 @@ class Split(TorchDataset[Item | Failure | Gap]):
     """One split of a stream, ready for workers: ``split[(epoch, index)]`` is that sample in that epoch.
 
     `fields` are the target fields that the tasks learn from: no mask is read that none of them needs. `groups`, int
-    [N], says which images are of like shape, so that a batch of them needs little padding. With a `quarantine`, a
-    sample that cannot be read is replaced by another in training, and left out otherwise; without, it is a failure.
+    [N], says which images are of like shape, so that a batch of them needs little padding. `frames`: how many each
+    sample must have, which is a clip then; None: it must be an image. With a `quarantine`, a sample that cannot be read
+    is replaced by another in training, and left out otherwise; without, it is a failure.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Split(TorchDataset[Item | Failure | Gap]):
         augmentation: Augmentation | None = None,
         seed: int = 0,
         name: str = "",
+        frames: int | None = None,
         *,
         training: bool = False,
         quarantine: Quarantine | None = None,
@@ -90,6 +92,7 @@ class Split(TorchDataset[Item | Failure | Gap]):
         self.augmentation = augmentation
         self.seed = seed
         self.name = name
+        self.frames = frames
         self.training = training
         self.quarantine = quarantine
         self.groups = aspect_groups(data) if training and image.fit in ("shorter", "none") else None
@@ -128,6 +131,7 @@ class Split(TorchDataset[Item | Failure | Gap]):
             name = self.data.sample_id(index)
             target = dict(self.data.target(index))
             image = self.data.image(index)
+            _check_frames(image, self.frames, name)
             if "mask" in self.fields:
                 mask = target["mask"] = self.data.mask(index)
                 if mask.shape != image.shape[:2]:
@@ -178,10 +182,11 @@ class Split(TorchDataset[Item | Failure | Gap]):
                 good.append(item)
         if not good:
             return StreamBatch(torch.empty(0, 0, 0, 3, dtype=torch.uint8), {}, [], [], bad=bad)
-        size = (max(item.image.shape[0] for item in good), max(item.image.shape[1] for item in good))
+        size = (max(item.image.shape[-3] for item in good), max(item.image.shape[-2] for item in good))
         if self.config.fit in ("shorter", "none"):
             size = padded(size)
-        images = torch.from_numpy(np.stack([pad(item.image, size, 0) for item in good]))
+        axis = good[0].image.ndim - 3
+        images = torch.from_numpy(np.stack([pad(item.image, size, 0, axis) for item in good]))
         targets, truths = {}, {}
         for task, gather in self.collators.items():
             targets[task] = gather([_pad_mask(item.targets[task], size) for item in good])
@@ -204,12 +209,19 @@ def _of_the_machine(error: BaseException | None) -> bool:
     return False
 
 
-def pad(array: np.ndarray, size: tuple[int, int], value: int) -> np.ndarray:
-    """`array`, [H, W, …], filled up with `value` to the right and below, to `size`."""
-    if array.shape[:2] == size:
+def _check_frames(image: np.ndarray, frames: int | None, name: str) -> None:
+    """Raises DataError where a sample is an image in place of a clip of `frames`, or the reverse, or another clip."""
+    if image.ndim != (3 if frames is None else 4) or (frames is not None and len(image) != frames):
+        expected = "[H, W, 3]" if frames is None else f"[{frames}, H, W, 3]"
+        raise DataError(f"sample {name}: expected an image of {expected}, found {list(image.shape)}")
+
+
+def pad(array: np.ndarray, size: tuple[int, int], value: int, axis: int = 0) -> np.ndarray:
+    """`array`, whose H and W are `axis` and the next, filled up with `value` to the right and below, to `size`."""
+    if array.shape[axis : axis + 2] == size:
         return array
-    canvas = np.full((*size, *array.shape[2:]), value, array.dtype)
-    canvas[: array.shape[0], : array.shape[1]] = array
+    canvas = np.full((*array.shape[:axis], *size, *array.shape[axis + 2 :]), value, array.dtype)
+    canvas[tuple(slice(length) for length in array.shape)] = array
     return canvas
 
 
