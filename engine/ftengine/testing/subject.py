@@ -44,7 +44,7 @@ FIELDS = ("label", "values", "labels", "boxes", "mask")
 """The target fields that the embedded digits provide."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Subject:
     """A component, and `changes` that are laid over the small run that it is checked in."""
 
