@@ -65,4 +65,5 @@ def register_backbones() -> Iterator[BackboneSpec]:
         levels=("c1", "c2", "c3", "c4", "c5", "pooled"),
         default_weights="default",
         open_weights=True,
+        example={"model": "resnet18"},
     )

@@ -1,6 +1,33 @@
 """The whole kit: importing this module registers every check, in the order in which they run."""
 
-from ftengine.testing import components, metrics  # noqa: F401
+from ftengine.testing import (
+    adapters,
+    backbone_parameters,
+    backbones,
+    components,
+    metrics,
+    policies,
+    regularizers,
+    runs,
+    strategies,
+)
 from ftengine.testing.checks import CHECKS, Check, checks_for, find_check, run_check, run_checks
 
 __all__ = ["CHECKS", "Check", "checks_for", "find_check", "run_check", "run_checks"]
+
+_ORDER = [
+    module.__name__
+    for module in (
+        components,
+        backbones,
+        backbone_parameters,
+        metrics,
+        policies,
+        regularizers,
+        adapters,
+        strategies,
+        runs,
+    )
+]
+# Whichever of them was imported first: the order is the same in every process.
+CHECKS.sort(key=lambda one: _ORDER.index(one.run.__module__) if one.run.__module__ in _ORDER else len(_ORDER))
