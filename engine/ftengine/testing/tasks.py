@@ -1,0 +1,353 @@
+"""Checks of tasks: what `fit` learns, what targets become, and what is said of predictions."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ftengine.build import make
+from ftengine.errors import name_list, unknown
+from ftengine.host import Component
+from ftengine.protocols import Dataset, Prediction, Target, Task, TaskContext
+from ftengine.testing.checks import Nonconformity, NotApplicable, check
+from ftengine.testing.material import Material, material
+from ftengine.testing.randomness import global_seeds
+from ftengine.testing.same import difference, kind, pickled
+from ftengine.testing.subject import Subject
+
+PLACE = "the val split"
+
+
+@check("task")
+def task_defaults(subject: Subject) -> None:
+    """The default head, loss and metrics of each target field exist, and go with the field and each other."""
+    own = [item for item in subject.host.components if item.task == subject.component.name]
+    for field, defaults in subject.component.spec.targets.items():
+        head = _default(own, "head", defaults.head, field)
+        loss = _default(own, "loss", defaults.loss, field)
+        if loss.spec.heads and head.name not in loss.spec.heads:
+            raise Nonconformity(
+                f"a default loss for the default head of `{field}`",
+                f"{loss.name}, which is for {name_list(loss.spec.heads)}, not {head.name}",
+            )
+        for name in defaults.metrics:
+            _default(own, "metric", name, field)
+        if not defaults.metrics:
+            raise Nonconformity(f"a default metric of `{field}`, by which the best checkpoint is chosen", "none")
+
+
+@check("task")
+def task_fit(subject: Subject) -> None:
+    """fit() learns the same from the same data, whatever the global seeds are."""
+    found = material(subject)
+    states = []
+    for seed in (1, 2):
+        with global_seeds(seed):
+            states.append(_fitted(subject, found).state())
+    other = difference(*states)
+    if other is not None:
+        raise Nonconformity("the same state() of two tasks that are fitted on the same data", other)
+
+
+@check("task")
+def task_state(subject: Subject) -> None:
+    """state() is JSON data, and a task that takes it back with load_state() is as the one that was fitted."""
+    found = material(subject)
+    state: Any = found.task.state()
+    if not isinstance(state, dict):
+        raise Nonconformity("that state() gives a dict", kind(state))
+    try:
+        text = json.dumps(state, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise Nonconformity("a state() that can be written as JSON", str(error)) from None
+    changed = difference(state, json.loads(text))
+    if changed is not None:
+        raise Nonconformity("a state() that is the same when it is read from JSON", changed)
+    loaded = _new(subject, found)
+    loaded.load_state(json.loads(text))
+    changed = difference(state, loaded.state())
+    if changed is not None:
+        raise Nonconformity("after load_state() the same state()", changed)
+    changed = difference(_encoded(found.task, found), _encoded(loaded, found))
+    if changed is not None:
+        raise Nonconformity("after load_state() an encoder that gives the same", f"item {changed}")
+    predictions = copy.deepcopy(found.varied)
+    changed = difference([found.task.describe(p) for p in predictions], [loaded.describe(p) for p in predictions])
+    if changed is not None:
+        raise Nonconformity("after load_state() the same from describe()", f"item {changed}")
+
+
+@check("task")
+def task_encoder(subject: Subject) -> None:
+    """The encoder makes named arrays of a target, which it leaves as it is; it can be pickled, for worker processes."""
+    found = material(subject)
+    encoder = found.task.encoder(found.split.data, PLACE)
+    copied = pickled(encoder, "an encoder", "as it is called in worker processes")
+    for place in range(len(found.items)):
+        target = _target(found, place)
+        before = copy.deepcopy(target)
+        encoded: Any = encoder(target)
+        changed = difference(before, target)
+        if changed is not None:
+            raise Nonconformity("that the encoder leaves a target as it is", changed)
+        if not isinstance(encoded, Mapping):
+            raise Nonconformity("arrays by name from the encoder", kind(encoded))
+        for name, array in encoded.items():
+            if not isinstance(name, str) or not isinstance(array, np.ndarray):
+                raise Nonconformity("arrays by name from the encoder", f"{kind(array)} for {name!r}")
+        for what, other in (("a second time", encoder(target)), ("from a pickled encoder", copied(target))):
+            changed = difference(encoded, other)
+            if changed is not None:
+                raise Nonconformity(f"the same {what}", changed)
+
+
+@check("task")
+def task_class_order(subject: Subject) -> None:
+    """The encoder of a split that names the same classes in another order gives the training split's indices."""
+    found = material(subject)
+    field = found.plan.field
+    turned = Turned(found.split.data, field)
+    encoder = found.task.encoder(turned, PLACE)
+    for place, encoded in enumerate(_encoded(found.task, found)):
+        target = dict(turned.target(found.items[place].index))
+        if field == "mask":
+            target["mask"] = turned.mask(found.items[place].index)
+        changed = difference(encoded, encoder(target))
+        if changed is not None:
+            raise Nonconformity(f"the same of a split whose names of `{field}` are in the reverse order", changed)
+
+
+@check("task")
+def task_collate(subject: Subject) -> None:
+    """collate() gives tensors whose first dimension is the batch's, or lists with a tensor for each sample."""
+    found = material(subject)
+    for size in (1, len(found.items)):
+        encoded = [dict(one) for one in _encoded(found.task, found)[:size]]
+        before = copy.deepcopy(encoded)
+        targets: Any = found.task.collate(encoded)
+        if not isinstance(targets, dict):
+            raise Nonconformity("a dict from collate()", kind(targets))
+        for name, value in targets.items():
+            each = value if isinstance(value, list) else [value]
+            wrong = next((one for one in each if not isinstance(one, Tensor)), None)
+            if wrong is not None:
+                raise Nonconformity(f"a tensor or a list of tensors as {name!r}", kind(wrong))
+            if (len(value) if isinstance(value, list) or value.ndim else 0) != size:
+                what = f"a list of {len(value)}" if isinstance(value, list) else kind(value)
+                raise Nonconformity(f"{size} of {name!r} for a batch of {size}", what)
+        changed = difference(before, encoded)
+        if changed is not None:
+            raise Nonconformity("that collate() leaves what it was given as it is", f"item {changed}")
+
+
+@check("task")
+def task_soften(subject: Subject) -> None:
+    """soften() gives the targets that the spec calls `soft` as probabilities, float [B, C] in 0..1."""
+    found = material(subject)
+    spec = subject.component.spec
+    others = [name for name in spec.soft if name not in spec.targets]
+    if others:
+        raise Nonconformity(f"target fields of the task as `soft`: {name_list(spec.targets)}", name_list(others))
+    if found.plan.field not in spec.soft:
+        raise NotApplicable(f"`{found.plan.field}` is not among the spec's `soft` fields")
+    size = len(found.items)
+    targets, before = found.targets(range(size)), found.targets(range(size))
+    soft = found.task.soften(targets)
+    changed = difference(before, targets)
+    if changed is not None:
+        raise Nonconformity("that soften() leaves the targets as they are", changed)
+    if not soft or not set(soft) <= set(targets):
+        raise Nonconformity(f"some of the targets from soften(): {name_list(targets)}", name_list(soft))
+    for name, value in soft.items():
+        shaped = isinstance(value, Tensor) and value.is_floating_point() and value.ndim == 2 and len(value) == size
+        if not shaped:
+            raise Nonconformity(f"probabilities of {name!r}, float [{size}, classes]", kind(value))
+        if not bool(((value >= 0) & (value <= 1)).all()):
+            raise Nonconformity(
+                f"probabilities of {name!r} in 0..1", f"values from {float(value.min()):g} to {float(value.max()):g}"
+            )
+
+
+@check("task")
+def task_strata(subject: Subject) -> None:
+    """strata() gives an int for each sample, the same each time, or None."""
+    found = material(subject)
+    strata: Any = found.task.strata(found.train)
+    if strata is None:
+        return
+    if not isinstance(strata, np.ndarray) or strata.dtype.kind not in "iu" or strata.shape != (len(found.train),):
+        raise Nonconformity(f"an array of ints, [{len(found.train)}], or None", kind(strata))
+    changed = difference(strata, found.task.strata(found.train))
+    if changed is not None:
+        raise Nonconformity("the same strata() a second time", changed)
+
+
+@check("task")
+def task_rows(subject: Subject) -> None:
+    """describe() gives a flat row of text and numbers, records() None or rows that can be written as JSON."""
+    found = material(subject)
+    for prediction in _all_predictions(found):
+        before = copy.deepcopy(prediction)
+        row: Any = found.task.describe(prediction)
+        if not isinstance(row, dict):
+            raise Nonconformity("a dict from describe()", kind(row))
+        for name, value in row.items():
+            if not isinstance(name, str) or not isinstance(value, str | int | float):
+                raise Nonconformity(
+                    "text or Python's own numbers by name from describe()", f"{kind(value)} for {name!r}"
+                )
+        records: Any = found.task.records(prediction, 1)
+        if records is not None:
+            if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+                raise Nonconformity("a list of dicts, or None, from records()", kind(records))
+            try:
+                json.dumps(records)
+            except (TypeError, ValueError) as error:
+                raise Nonconformity("records() that can be written as JSON", str(error)) from None
+        changed = difference(before, prediction)
+        if changed is not None:
+            raise Nonconformity("that describe() and records() leave a prediction as it is", changed)
+
+
+@check("task")
+def task_index_map(subject: Subject) -> None:
+    """index_map() gives None, or a picture of class ids, uint8 [H, W], of the original image's size."""
+    found = material(subject)
+    if type(found.task).index_map is Task.index_map:
+        raise NotApplicable("its predictions are no pictures of class ids")
+    for place, prediction in enumerate(copy.deepcopy(found.model)):
+        classes: Any = found.task.index_map(prediction)
+        size = found.items[place].frame.original
+        fits = isinstance(classes, np.ndarray) and classes.dtype == np.uint8 and classes.shape == size
+        if classes is not None and not fits:
+            raise Nonconformity(f"array uint8 {list(size)} or None from index_map()", kind(classes))
+        changed = difference(found.model[place], prediction)
+        if changed is not None:
+            raise Nonconformity("that index_map() leaves a prediction as it is", changed)
+
+
+@check("task")
+def task_pictures(subject: Subject) -> None:
+    """draw() gives a new picture, or None, of predictions and of what `perfect` says of the targets."""
+    found = material(subject)
+    if type(found.task).draw is Task.draw:
+        raise NotApplicable("it draws nothing")
+    if found.perfect is None:
+        raise Nonconformity("a method `perfect`, whose predictions are drawn beside the model's", "`draw` alone")
+    for place, prediction in enumerate(_all_predictions(found)):
+        image = found.split.data.image(found.items[place % len(found.items)].index)
+        image = image if image.ndim == 3 else image[len(image) // 2]  # of a clip a frame is drawn on
+        kept = image.copy()
+        before = copy.deepcopy(prediction)
+        picture: Any = found.task.draw(image, prediction)
+        changed = difference([kept, before], [image, prediction])
+        if changed is not None:
+            raise Nonconformity("that draw() leaves the image and the prediction as they are", f"item {changed}")
+        if picture is None:
+            continue
+        fits = isinstance(picture, np.ndarray) and picture.dtype == np.uint8
+        if not fits or picture.ndim != 3 or picture.shape[2] != 3:
+            raise Nonconformity("array uint8 [height, width, 3] or None from draw()", kind(picture))
+        if np.shares_memory(picture, image):
+            raise Nonconformity("a new picture from draw()", "the image's own memory")
+
+
+@check("task")
+def task_perfect(subject: Subject) -> None:
+    """perfect() gives the tensors that the model's predictions have, and leaves the encoded target as it is."""
+    found = material(subject)
+    if found.perfect is None:
+        raise NotApplicable("it has no method `perfect`")
+    for place, encoded in enumerate(_encoded(found.task, found)):
+        before = copy.deepcopy(encoded)
+        prediction: Any = found.task.perfect(encoded)
+        changed = difference(before, encoded)
+        if changed is not None:
+            raise Nonconformity("that perfect() leaves an encoded target as it is", changed)
+        for name, value in found.model[place].items():
+            given = prediction.get(name)
+            if not isinstance(given, Tensor) or (given.dtype, given.ndim) != (value.dtype, value.ndim):
+                raise Nonconformity(
+                    f"as {name!r} of a perfect prediction a tensor like the model's, {kind(value)}", kind(given)
+                )
+
+
+class Turned(Dataset):
+    """A dataset whose names of one target field are in the reverse order, and with them what refers to them."""
+
+    def __init__(self, data: Dataset, field: str) -> None:
+        self.data = data
+        self.field = field
+        self.names = {**data.names, field: tuple(reversed(data.names[field]))}
+        self.ids = {**data.ids, **({field: tuple(reversed(data.ids[field]))} if field in data.ids else {})}
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def target(self, index: int) -> Target:
+        target = dict(self.data.target(index))
+        last = len(self.names[self.field]) - 1
+        if self.field == "label":
+            target["label"] = last - int(target["label"])
+        elif self.field == "boxes":
+            target["box_labels"] = last - target["box_labels"]
+        elif self.field in target:  # an entry for each name
+            target[self.field] = target[self.field][::-1].copy()
+        return target
+
+    def image(self, index: int) -> np.ndarray:
+        return self.data.image(index)
+
+    def sample_id(self, index: int) -> str:
+        return self.data.sample_id(index)
+
+    def size(self, index: int) -> tuple[int, int] | None:
+        return self.data.size(index)
+
+    def mask(self, index: int) -> np.ndarray:
+        mask = self.data.mask(index)
+        classes = len(self.names["mask"])
+        return np.where(mask < classes, classes - 1 - mask, mask).astype(np.uint8) if self.field == "mask" else mask
+
+
+def _default(own: Sequence[Component], what: str, name: str, field: str) -> Component:
+    """The head, loss or metric of that name; it must take the field."""
+    known = {item.name: item for item in own if item.kind == what}
+    if name not in known:
+        raise Nonconformity(f"a default {what} of `{field}` that exists", unknown(what, name, known))
+    fields = getattr(known[name].spec, "fields", ())
+    if fields and field not in fields:
+        raise Nonconformity(f"a default {what} that takes `{field}`", f"{name}, which takes {name_list(fields)}")
+    return known[name]
+
+
+def _new(subject: Subject, found: Material) -> Task:
+    return make(subject.part, TaskContext(found.plan.field), Task)  # type: ignore[type-abstract]
+
+
+def _fitted(subject: Subject, found: Material) -> Task:
+    task = _new(subject, found)
+    task.fit(found.train)
+    return task
+
+
+def _target(found: Material, place: int) -> dict[str, Any]:
+    """The target of a sample, as an encoder gets it."""
+    index = found.items[place].index
+    target = copy.deepcopy(dict(found.split.data.target(index)))
+    return {**target, "mask": found.split.data.mask(index)} if found.plan.field == "mask" else target
+
+
+def _encoded(task: Task, found: Material) -> list[Mapping[str, np.ndarray]]:
+    encoder = task.encoder(found.split.data, PLACE)
+    return [encoder(_target(found, place)) for place in range(len(found.items))]
+
+
+def _all_predictions(found: Material) -> list[Prediction]:
+    """The model's, and those that are perfect if there are any, of all samples in order."""
+    return copy.deepcopy([*found.model, *(found.perfect or [])])
