@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -101,6 +102,12 @@ class Classification(Task):
             return {"labels": ";".join(present), **each}
         best = int(np.argmax(scores))
         return {"label": names[best], "score": scores[best], **each}
+
+    def perfect(self, encoded: Mapping[str, np.ndarray]) -> Prediction:
+        """The score 1 for each class that the image has, 0 for the others."""
+        if self.multi_label:
+            return {"scores": torch.from_numpy(encoded["labels"].copy())}
+        return {"scores": functional.one_hot(torch.tensor(int(encoded["label"])), len(self.labels)).float()}
 
     def strata(self, data: Dataset) -> np.ndarray:
         """The label of each sample; multi-label: its combination of labels.

@@ -30,7 +30,7 @@ class Digits(Dataset):
         return len(self._digits)
 
     def target(self, index: int) -> dict[str, Any]:
-        return {"label": int(self._digits[index]), "values": self._values[index]}
+        return {"label": int(self._digits[index]), "values": self._values[index].copy()}
 
     def image(self, index: int) -> np.ndarray:
         return np.repeat(self._pixels[index, :, :, None], 3, axis=-1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from ftengine.errors import DataError, FtengineError, name_list, unknown
 from ftengine.protocols import Dataset, Encoder, Prediction, Target, Task, TaskContext
@@ -75,6 +76,10 @@ class Regression(Task):
     def describe(self, prediction: Prediction) -> dict[str, Any]:
         """Each target's value by name."""
         return dict(zip(self.names, prediction["values"].tolist(), strict=True))
+
+    def perfect(self, encoded: Mapping[str, np.ndarray]) -> Prediction:
+        """The values themselves."""
+        return {"values": torch.from_numpy(encoded["values"].copy())}
 
     def strata(self, data: Dataset) -> np.ndarray | None:
         """The decile of the first target; None with fewer than 20 samples."""
