@@ -9,6 +9,9 @@ from ftengine_detection import one_stage_options, options
 
 FTENGINE_API = (1, 0)
 
+SMALL = {"preset": "small"}
+"""What a head is tried with, in small images and on a CPU."""
+
 
 @hookimpl
 def register_tasks() -> Iterator[TaskSpec]:
@@ -34,6 +37,7 @@ def register_heads() -> Iterator[HeadSpec]:
         levels=("c2", "c3", "c4", "c5"),
         loss="faster_rcnn",
         weights=("coco",),
+        example=SMALL,
     )
     yield HeadSpec(
         name="retinanet",
@@ -44,6 +48,7 @@ def register_heads() -> Iterator[HeadSpec]:
         levels=("c3", "c4", "c5"),
         loss="retinanet",
         weights=("coco",),
+        example=SMALL,
     )
     yield HeadSpec(
         name="fcos",
@@ -54,6 +59,7 @@ def register_heads() -> Iterator[HeadSpec]:
         levels=("c3", "c4", "c5"),
         loss="fcos",
         weights=("coco",),
+        example=SMALL,
     )
 
 

@@ -134,7 +134,7 @@ class Subject:
                 return {**self._task(component.task), "head": named}
             case "loss":
                 spec = cast(LossSpec, spec)
-                head = {"head": {"name": spec.heads[0]}} if spec.heads else {}
+                head = {"head": self._head(component.task, spec.heads[0])} if spec.heads else {}
                 return {**self._task(component.task, spec.fields), **head, "loss": named}
             case "metric":
                 spec = cast(MetricSpec, spec)
@@ -157,8 +157,16 @@ class Subject:
             return {"task": name}
         targets = cast(TaskSpec, found[0].spec).targets
         usable = [one for one in FIELDS if one in targets and (not fields or one in fields)]
-        in_scenes = bool(usable) and usable[0] in IN_SCENES
-        return {"task": {"name": name}, **({"data": SCENES} if in_scenes else {})}
+        if not usable:
+            return {"task": {"name": name}}
+        data = {"data": SCENES} if usable[0] in IN_SCENES else {}
+        head = self._head(name, targets[usable[0]].head)
+        return {"task": {"name": name}, **data, **({"head": head} if len(head) > 1 else {})}
+
+    def _head(self, task: str | None, name: str) -> dict[str, Any]:
+        """The head `name` of `task`, with the options that its spec gives to try it with."""
+        known = [item.spec.example for item in self.host.select("head", task) if item.name == name]
+        return {"name": name, **known[0]} if known else {"name": name}
 
     def _dataset(self, spec: DatasetSpec) -> dict[str, Any]:
         """The dataset alone, with a task that learns from one of its fields."""
