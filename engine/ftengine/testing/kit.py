@@ -5,11 +5,14 @@ from ftengine.testing import (
     backbone_parameters,
     backbones,
     components,
+    datasets,
     metrics,
     policies,
     regularizers,
     runs,
     strategies,
+    task_answers,
+    tasks,
 )
 from ftengine.testing.checks import CHECKS, Check, checks_for, find_check, run_check, run_checks
 
@@ -22,6 +25,9 @@ _ORDER = [
         backbones,
         backbone_parameters,
         metrics,
+        tasks,
+        task_answers,
+        datasets,
         policies,
         regularizers,
         adapters,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 
 from ftengine.build import make
@@ -21,6 +23,9 @@ from ftengine.testing.subject import Subject
 
 MOST = 16
 """Samples of the validation split that are looked at."""
+
+PLACE = "the val split"
+"""What encoders are told that they are for."""
 
 LEAST = 3
 """Samples that it takes to group them in more than one way."""
@@ -53,6 +58,17 @@ class Material:
         batch = self.split.collate([self.items[place] for place in places])
         assert isinstance(batch, StreamBatch)
         return copy.deepcopy(batch.truths[self.plan.name])
+
+    def target(self, place: int) -> dict[str, Any]:
+        """The target of the sample at `place` as an encoder gets it, new at each call."""
+        data, index = self.split.data, self.items[place].index
+        target = copy.deepcopy(dict(data.target(index)))
+        return {**target, "mask": data.mask(index)} if self.plan.field == "mask" else target
+
+    def encoded(self, task: Task) -> list[Mapping[str, np.ndarray]]:
+        """What the encoder of `task` makes of all samples' targets."""
+        encoder = task.encoder(self.split.data, PLACE)
+        return [encoder(self.target(place)) for place in range(len(self.items))]
 
 
 def material(subject: Subject) -> Material:

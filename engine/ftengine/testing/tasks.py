@@ -1,4 +1,4 @@
-"""Checks of tasks: what `fit` learns, what targets become, and what is said of predictions."""
+"""Checks of tasks: their defaults, what `fit` learns, and what targets become."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from torch import Tensor
 from ftengine.build import make
 from ftengine.errors import name_list, unknown
 from ftengine.host import Component
-from ftengine.protocols import Dataset, Prediction, Target, Task, TaskContext
+from ftengine.protocols import Dataset, Target, Task, TaskContext
 from ftengine.testing.checks import Nonconformity, NotApplicable, check
-from ftengine.testing.material import Material, material
+from ftengine.testing.material import PLACE, Material, material
 from ftengine.testing.randomness import global_seeds
 from ftengine.testing.same import difference, kind, pickled
 from ftengine.testing.subject import Subject
-
-PLACE = "the val split"
 
 
 @check("task")
@@ -73,7 +71,7 @@ def task_state(subject: Subject) -> None:
     changed = difference(state, loaded.state())
     if changed is not None:
         raise Nonconformity("after load_state() the same state()", changed)
-    changed = difference(_encoded(found.task, found), _encoded(loaded, found))
+    changed = difference(found.encoded(found.task), found.encoded(loaded))
     if changed is not None:
         raise Nonconformity("after load_state() an encoder that gives the same", f"item {changed}")
     predictions = copy.deepcopy(found.varied)
@@ -89,7 +87,7 @@ def task_encoder(subject: Subject) -> None:
     encoder = found.task.encoder(found.split.data, PLACE)
     copied = pickled(encoder, "an encoder", "as it is called in worker processes")
     for place in range(len(found.items)):
-        target = _target(found, place)
+        target = found.target(place)
         before = copy.deepcopy(target)
         encoded: Any = encoder(target)
         changed = difference(before, target)
@@ -113,7 +111,7 @@ def task_class_order(subject: Subject) -> None:
     field = found.plan.field
     turned = Turned(found.split.data, field)
     encoder = found.task.encoder(turned, PLACE)
-    for place, encoded in enumerate(_encoded(found.task, found)):
+    for place, encoded in enumerate(found.encoded(found.task)):
         target = dict(turned.target(found.items[place].index))
         if field == "mask":
             target["mask"] = turned.mask(found.items[place].index)
@@ -127,7 +125,7 @@ def task_collate(subject: Subject) -> None:
     """collate() gives tensors whose first dimension is the batch's, or lists with a tensor for each sample."""
     found = material(subject)
     for size in (1, len(found.items)):
-        encoded = [dict(one) for one in _encoded(found.task, found)[:size]]
+        encoded = [dict(one) for one in found.encoded(found.task)[:size]]
         before = copy.deepcopy(encoded)
         targets: Any = found.task.collate(encoded)
         if not isinstance(targets, dict):
@@ -187,96 +185,6 @@ def task_strata(subject: Subject) -> None:
         raise Nonconformity("the same strata() a second time", changed)
 
 
-@check("task")
-def task_rows(subject: Subject) -> None:
-    """describe() gives a flat row of text and numbers, records() None or rows that can be written as JSON."""
-    found = material(subject)
-    for prediction in _all_predictions(found):
-        before = copy.deepcopy(prediction)
-        row: Any = found.task.describe(prediction)
-        if not isinstance(row, dict):
-            raise Nonconformity("a dict from describe()", kind(row))
-        for name, value in row.items():
-            if not isinstance(name, str) or not isinstance(value, str | int | float):
-                raise Nonconformity(
-                    "text or Python's own numbers by name from describe()", f"{kind(value)} for {name!r}"
-                )
-        records: Any = found.task.records(prediction, 1)
-        if records is not None:
-            if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-                raise Nonconformity("a list of dicts, or None, from records()", kind(records))
-            try:
-                json.dumps(records)
-            except (TypeError, ValueError) as error:
-                raise Nonconformity("records() that can be written as JSON", str(error)) from None
-        changed = difference(before, prediction)
-        if changed is not None:
-            raise Nonconformity("that describe() and records() leave a prediction as it is", changed)
-
-
-@check("task")
-def task_index_map(subject: Subject) -> None:
-    """index_map() gives None, or a picture of class ids, uint8 [H, W], of the original image's size."""
-    found = material(subject)
-    if type(found.task).index_map is Task.index_map:
-        raise NotApplicable("its predictions are no pictures of class ids")
-    for place, prediction in enumerate(copy.deepcopy(found.model)):
-        classes: Any = found.task.index_map(prediction)
-        size = found.items[place].frame.original
-        fits = isinstance(classes, np.ndarray) and classes.dtype == np.uint8 and classes.shape == size
-        if classes is not None and not fits:
-            raise Nonconformity(f"array uint8 {list(size)} or None from index_map()", kind(classes))
-        changed = difference(found.model[place], prediction)
-        if changed is not None:
-            raise Nonconformity("that index_map() leaves a prediction as it is", changed)
-
-
-@check("task")
-def task_pictures(subject: Subject) -> None:
-    """draw() gives a new picture, or None, of predictions and of what `perfect` says of the targets."""
-    found = material(subject)
-    if type(found.task).draw is Task.draw:
-        raise NotApplicable("it draws nothing")
-    if found.perfect is None:
-        raise Nonconformity("a method `perfect`, whose predictions are drawn beside the model's", "`draw` alone")
-    for place, prediction in enumerate(_all_predictions(found)):
-        image = found.split.data.image(found.items[place % len(found.items)].index)
-        image = image if image.ndim == 3 else image[len(image) // 2]  # of a clip a frame is drawn on
-        kept = image.copy()
-        before = copy.deepcopy(prediction)
-        picture: Any = found.task.draw(image, prediction)
-        changed = difference([kept, before], [image, prediction])
-        if changed is not None:
-            raise Nonconformity("that draw() leaves the image and the prediction as they are", f"item {changed}")
-        if picture is None:
-            continue
-        fits = isinstance(picture, np.ndarray) and picture.dtype == np.uint8
-        if not fits or picture.ndim != 3 or picture.shape[2] != 3:
-            raise Nonconformity("array uint8 [height, width, 3] or None from draw()", kind(picture))
-        if np.shares_memory(picture, image):
-            raise Nonconformity("a new picture from draw()", "the image's own memory")
-
-
-@check("task")
-def task_perfect(subject: Subject) -> None:
-    """perfect() gives the tensors that the model's predictions have, and leaves the encoded target as it is."""
-    found = material(subject)
-    if found.perfect is None:
-        raise NotApplicable("it has no method `perfect`")
-    for place, encoded in enumerate(_encoded(found.task, found)):
-        before = copy.deepcopy(encoded)
-        prediction: Any = found.task.perfect(encoded)
-        changed = difference(before, encoded)
-        if changed is not None:
-            raise Nonconformity("that perfect() leaves an encoded target as it is", changed)
-        for name, value in found.model[place].items():
-            given = prediction.get(name)
-            if not isinstance(given, Tensor) or (given.dtype, given.ndim) != (value.dtype, value.ndim):
-                raise Nonconformity(
-                    f"as {name!r} of a perfect prediction a tensor like the model's, {kind(value)}", kind(given)
-                )
-
-
 class Turned(Dataset):
     """A dataset whose names of one target field are in the reverse order, and with them what refers to them."""
 
@@ -334,20 +242,3 @@ def _fitted(subject: Subject, found: Material) -> Task:
     task = _new(subject, found)
     task.fit(found.train)
     return task
-
-
-def _target(found: Material, place: int) -> dict[str, Any]:
-    """The target of a sample, as an encoder gets it."""
-    index = found.items[place].index
-    target = copy.deepcopy(dict(found.split.data.target(index)))
-    return {**target, "mask": found.split.data.mask(index)} if found.plan.field == "mask" else target
-
-
-def _encoded(task: Task, found: Material) -> list[Mapping[str, np.ndarray]]:
-    encoder = task.encoder(found.split.data, PLACE)
-    return [encoder(_target(found, place)) for place in range(len(found.items))]
-
-
-def _all_predictions(found: Material) -> list[Prediction]:
-    """The model's, and those that are perfect if there are any, of all samples in order."""
-    return copy.deepcopy([*found.model, *(found.perfect or [])])
