@@ -17,6 +17,7 @@ from ftengine.geometry import padded
 from ftengine.holdout import fingerprint, hold_out
 from ftengine.host import load_factory
 from ftengine.model import Model
+from ftengine.order import companions
 from ftengine.plan import Part, Plan
 from ftengine.plugin import DatasetOptions
 from ftengine.probe import PROBE_SIZE, probe
@@ -186,6 +187,7 @@ def make_split(
         options.clip_frames(),
         training=training,
         quarantine=quarantine(config.train.on_bad_sample, stream if plan.joint else "", which, data),
+        companions=companions((tasks[task] for task in own), data) if training else None,
     )
 
 

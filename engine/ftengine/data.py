@@ -17,7 +17,7 @@ from ftengine.errors import DataError, FtengineError
 from ftengine.geometry import Scene, fit_scene, padded
 from ftengine.model import StreamBatch
 from ftengine.order import aspect_groups
-from ftengine.protocols import IGNORE, Dataset, Encoder, Frame, Target, Targets
+from ftengine.protocols import IGNORE, Companions, Dataset, Encoder, Frame, Target, Targets
 from ftengine.quarantine import ATTEMPTS, BadSample, Quarantine, replacement
 from ftengine.vocabulary import SPATIAL_FIELDS
 
@@ -63,10 +63,11 @@ Augmentation = Callable[[Scene, int], Scene]
 class Split(TorchDataset[Item | Failure | Gap]):
     """One split of a stream, ready for workers: ``split[(epoch, index)]`` is that sample in that epoch.
 
-    `fields` are the target fields that the tasks learn from: no mask is read that none of them needs. `groups`, int
-    [N], says which images are of like shape, so that a batch of them needs little padding. `frames`: how many each
-    sample must have, which is a clip then; None: it must be an image. With a `quarantine`, a sample that cannot be read
-    is replaced by another in training, and left out otherwise; without, it is a failure.
+    `fields` are the target fields that the tasks learn from: no mask is read that none of them needs. `groups`
+    says which samples come together in a training batch: the `companions` that a task asks for, or, int [N], images of
+    like shape, so that a batch of them needs little padding. `frames`: how many each sample must have, which is a clip
+    then; None: it must be an image. With a `quarantine`, a sample that cannot be read is replaced by another in
+    training, and left out otherwise; without, it is a failure.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Split(TorchDataset[Item | Failure | Gap]):
         *,
         training: bool = False,
         quarantine: Quarantine | None = None,
+        companions: Companions | None = None,
     ) -> None:
         self.data = data
         self.encoders = dict(encoders)
@@ -95,7 +97,9 @@ class Split(TorchDataset[Item | Failure | Gap]):
         self.frames = frames
         self.training = training
         self.quarantine = quarantine
-        self.groups = aspect_groups(data) if training and image.fit in ("shorter", "none") else None
+        self.groups: np.ndarray | Companions | None = companions
+        if companions is None and training and image.fit in ("shorter", "none"):
+            self.groups = aspect_groups(data)
 
     def __len__(self) -> int:
         return len(self.data)

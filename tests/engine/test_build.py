@@ -10,7 +10,7 @@ from tiny import Policy, TinyBackbone, TinyData, TinyHead, TinyLoss
 
 from ftengine.build import make_backbone, make_dataset, make_metrics, make_model, make_streams, make_tasks
 from ftengine.errors import ConfigError, DataError, FtengineError
-from ftengine.protocols import Metric, Task
+from ftengine.protocols import Companions, Metric, Task
 from ftengine.resolve import load
 
 PLUGIN = """
@@ -210,6 +210,13 @@ def test_only_the_training_split_is_augmented(plan):
     assert stream.train.seed == 5
 
 
+def test_the_training_split_alone_is_dealt_with_companions(plan, monkeypatch):
+    monkeypatch.setattr(Parity, "companions", lambda self, data: Companions(self.strata(data), 2), raising=False)
+    stream, _ = streams(plan(data={"format": "tiny", "val": "5"}))
+    assert stream.train.groups.count == 2
+    assert stream.val.groups is None
+
+
 def test_a_bad_target_shows_before_training(plan):
     with pytest.raises(DataError, match="the val split: a label of 7"):
         streams(plan(data={"format": "tiny", "train": "12", "val": "bad"}))
@@ -246,6 +253,7 @@ def test_factories_get_what_the_contexts_promise(plan):
     assert (CONTEXTS["backbone"].weights, CONTEXTS["backbone"].levels) == (None, None)
     assert (CONTEXTS["head"].channels, CONTEXTS["head"].strides) == ({"c1": 4, "c2": 6}, {"c1": 2, "c2": 4})
     assert CONTEXTS["head"].task is CONTEXTS["loss"].task
+    assert CONTEXTS["loss"].head is built.model.heads["parity"]
     assert CONTEXTS["freeze"].stages["c1"] == ("c1.0.weight", "c1.1.weight", "c1.1.bias")
     assert built.coverage is None
     assert [type(metric) for metric in built.metrics["parity"]] == [Seen]

@@ -22,7 +22,7 @@ from ftengine.protocols.model import (
     PublishedModel,
     Window,
 )
-from ftengine.protocols.task import Encoder, Prediction, Targets, Task, TaskContext
+from ftengine.protocols.task import Companions, Encoder, Prediction, Targets, Task, TaskContext
 from ftengine.protocols.tuning import Adapter, AdapterContext, Regularizer, RegularizerContext
 from ftengine.vocabulary import IGNORE, MAX_CLASSES, SPATIAL_FIELDS, TARGET_FIELDS
 
@@ -36,6 +36,7 @@ __all__ = [
     "Backbone",
     "BackboneContext",
     "Batch",
+    "Companions",
     "Dataset",
     "DatasetContext",
     "Encoder",

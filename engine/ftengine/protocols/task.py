@@ -28,6 +28,14 @@ class TaskContext:
     field: str
 
 
+@dataclass(frozen=True)
+class Companions:
+    """Samples that come together in training batches: `groups`, int [N], are theirs; about `count` of one at a time."""
+
+    groups: np.ndarray
+    count: int
+
+
 class Task(ABC):
     """How one task's targets become tensors, and its predictions become answers.
 
@@ -108,6 +116,13 @@ class Task(ABC):
 
     def strata(self, data: Dataset) -> np.ndarray | None:
         """An int for each sample whose distribution a held-out split should keep, or None for any split."""
+        return None
+
+    def companions(self, data: Dataset) -> Companions | None:
+        """Which samples of the training split come together in a batch; None where chance may say.
+
+        For a loss that compares samples of one class, of which a batch drawn from many classes has hardly two.
+        """
         return None
 
 
