@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ftengine.cli_new import new_plugin
 from ftengine.cli_options import option_rows
 from ftengine.errors import unknown
 from ftengine.host import KINDS, Component, Host, LookupProblem
@@ -87,6 +88,7 @@ def show(name: str, kind: str | None, task: str | None, as_json: bool) -> None:
 
 
 plugins.add_command(check_plugin)
+plugins.add_command(new_plugin)
 
 
 def _select(host: Host, kind: str | None, task: str | None) -> list[Component]:
