@@ -415,6 +415,14 @@ def test_the_checks_find_the_same_in_any_order(component):
     assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
 
 
+@pytest.mark.parametrize("begin", ["zeros_(stages['c3'].norm.weight)", "constant_(stages['c3'].norm.weight, 1e-6)"])
+def test_a_branch_that_begins_shut_is_opened_to_see_into_it(result, begin):
+    code = TINY.replace("self.conv(x)", "self.conv(F.dropout(x, 0.5) if x.shape[1] == 6 else x)")
+    outcome = result("eval_features", "backbone", code.replace("# made", f"nn.init.{begin}"), SPEC)
+    assert outcome.expected == "the very same features of the same images in eval mode"
+    assert outcome.found.startswith("c3 apart by ")
+
+
 @pytest.mark.parametrize(
     ("check", "reason"),
     [

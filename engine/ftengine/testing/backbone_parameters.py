@@ -37,7 +37,7 @@ def same_seed_same_start(subject: Subject) -> None:
     with global_seeds(1):  # of Python and NumPy, which a run does not seed
         torch.default_generator.manual_seed(0)
         again = make(subject.part, ALL, Backbone).state_dict()
-    first = built(subject).state_dict()
+    first = build(subject).state_dict()
     others = [name for name in first if name not in again or not torch.equal(first[name], again[name])]
     if others:
         raise Nonconformity("the same parameters from the same seed of torch", f"others in {name_list(others)}")
