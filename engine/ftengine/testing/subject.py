@@ -170,7 +170,8 @@ class Subject:
 
     def _dataset(self, spec: DatasetSpec) -> dict[str, Any]:
         """The dataset alone, with a task that learns from one of its fields."""
-        for item in self.host.select("task"):
+        # A plugin's own task comes first: its datasets may be for that task only.
+        for item in sorted(self.host.select("task"), key=lambda item: item.plugin != self.component.plugin):
             shared = [one for one in spec.fields if one in cast(TaskSpec, item.spec).targets]
             if shared:
                 data = {"format": self.component.name, **spec.example, "limit": None, "val_fraction": None}
