@@ -11,7 +11,7 @@ from ftengine.config_train import TrainConfig
 from ftengine.errors import FtengineError
 from ftengine.launch import Launch
 from ftengine.model import Model
-from ftengine.narrow import mend_strided
+from ftengine.narrow import mend_strided, mend_volumes
 
 Name = Literal["fp32", "bf16", "fp16"]
 
@@ -88,6 +88,7 @@ class Precision:
                     module.to(memory_format=torch.channels_last_3d)
         if self.device.type == "cpu" and self.name == "bf16":
             mend_strided(model)
+            mend_volumes(model)
         if self.compile:
             model.backbone.compile()  # not the heads: they see the ids, which change at each step
 

@@ -1,10 +1,12 @@
 """Convolutions in bf16 on a CPU have a gradient whatever the width of what they see."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
-from ftengine.narrow import mend_strided
+from ftengine.narrow import mend_strided, mend_volumes
 
 
 def gradient(conv, images, *, bf16):
@@ -54,3 +56,18 @@ def test_what_comes_out_is_never_of_another_size():
     shape = conv(images).shape
     mend_strided(conv)
     assert conv(images).shape == shape
+
+
+@pytest.mark.parametrize("size", [(2, 4, 4), (4, 1, 2), (8, 5, 5)], ids=str)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_volumes_are_computed_in_single_precision(size, stride):
+    torch.manual_seed(0)
+    conv = nn.Conv3d(64, 8, 3, stride, 1)
+    clips = torch.randn(2, 64, *size)
+    expected, exact = gradient(conv, clips, bf16=False)
+    mended = copy.deepcopy(conv)
+    mend_volumes(mended)
+    for module in (mended, copy.deepcopy(mended)):
+        output, found = gradient(module, clips, bf16=True)
+        assert torch.equal(output, expected)
+        assert torch.equal(found, exact)
