@@ -64,7 +64,7 @@ class Adapted:
         """Move the new parameters, as training would; the features that come of it. Raises Nonconformity where none."""
         generator = torch.Generator().manual_seed(0)
         for parameter in self.new.values():
-            parameter += MOVED * torch.randn(parameter.shape, generator=generator)
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=MOVED)
         after = features(self.backbone, self.images)
         if not apart(self.before, after):
             raise Nonconformity("other features with other values of the new parameters", "the same features")

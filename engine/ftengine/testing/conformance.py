@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import pytest
 
 from ftengine.errors import FtengineError, unknown
+from ftengine.host import KINDS
+from ftengine.plugin import API_VERSION
 from ftengine.testing.kit import Check, checks_for, run_check
+from ftengine.testing.pytest_plugin import FAILED
 from ftengine.testing.subject import Subject, subjects
 
 
@@ -19,6 +22,9 @@ class PluginConformance:
     which each component is checked: a dataset that its heads can learn from, options that must be given. `configs`: the
     same for single components, by ``name`` or ``kind name``. `left_out`: checks that do not hold of a component, as
     ``{"name: check": "the reason"}``; they are listed as skipped, with that reason.
+
+    A test is called ``loss acme/tempered of classification: options_round_trip``, so that ``pytest -k tempered`` checks
+    one component, ``pytest -k options_round_trip`` makes one check, and ``pytest -k "tempered and run"`` both.
     """
 
     plugin: ClassVar[str]
@@ -36,19 +42,26 @@ class PluginConformance:
 
     def _cases(self) -> list[Any]:
         cases, known = [], set()
-        for subject in subjects(self.plugin, self.config, self.configs):
+        # Not as the plugin lists them: pytest-xdist wants the same order in all of its processes.
+        for subject in sorted(subjects(self.plugin, self.config, self.configs), key=_place):
             for check in checks_for(subject.kind):
                 keys = [f"{key}: {check.name}" for key in subject.keys]
                 known.update(keys)
                 reasons = [self.left_out[key] for key in keys if key in self.left_out]
-                marks = [pytest.mark.skip(reason=reasons[0])] if reasons else []
+                marks = [pytest.mark.skip(reason=reasons[0])] if reasons else [*self.marks(subject, check)]
                 cases.append(pytest.param((subject, check), id=f"{subject.name}: {check.name}", marks=marks))
         for key in self.left_out:
             if key not in known:
                 raise FtengineError(unknown("check of a component in left_out", key, known))
         return cases
 
-    def test_conformity(self, conformity: tuple[Subject, Check] | FtengineError) -> None:
+    def marks(self, subject: Subject, check: Check) -> Iterable[pytest.MarkDecorator]:
+        """The marks of one test, none here: a subclass may say that some of them are slow."""
+        return ()
+
+    def test_conformity(
+        self, conformity: tuple[Subject, Check] | FtengineError, request: pytest.FixtureRequest
+    ) -> None:
         if isinstance(conformity, FtengineError):
             pytest.fail(str(conformity), pytrace=False)
         subject, check = conformity
@@ -56,4 +69,17 @@ class PluginConformance:
         if result.status == "left out":
             pytest.skip(result.reason)
         if result.status == "failed":
+            request.node.stash[FAILED] = {
+                "component": result.component,
+                "check": check.name,
+                "summary": check.summary,
+                "expected": result.expected,
+                "found": result.found,
+                "page": check.page,
+                "api": ".".join(map(str, API_VERSION)),
+            }
             pytest.fail(result.text, pytrace=False)
+
+
+def _place(subject: Subject) -> tuple[int, str]:
+    return KINDS.index(subject.kind), subject.name

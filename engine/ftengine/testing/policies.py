@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -206,10 +206,15 @@ def policy_measures_once(subject: Subject) -> None:
 
 @check("freeze")
 def policy_is_honoured(subject: Subject) -> None:
-    """In real steps what it freezes stays as it is, bit for bit, with BatchNorm's statistics; all else moves."""
+    """In real steps what it freezes stays as it is, bit for bit, with BatchNorm's statistics; all else trains."""
     found, run = setting(subject), subject.training()
     model = run.model
-    frozen_norm = subject.plan.config.freeze.frozen_norm
+    parameters = {name: one for name, one in _tensors(model).items() if isinstance(one, nn.Parameter)}
+    trainable = {name for name, one in parameters.items() if one.requires_grad}
+    sloped: set[str] = set()
+    for name, one in parameters.items():
+        if one.requires_grad:
+            one.register_post_accumulate_grad_hook(_noting(name, sloped))
     for epoch in range(min(len(found.epochs), EPOCHS)):
         run.step = epoch * run.steps_per_epoch
         run.begin_epoch(epoch)
@@ -217,8 +222,16 @@ def policy_is_honoured(subject: Subject) -> None:
         other.load_state(run.freezer.policy.state())
         (names,) = found.asked(other, [epoch]).values()
         frozen = found.parameters(names)
-        before = {name: tensor.clone() for name, tensor in _tensors(model).items()}
-        still = frozen | (_statistics(model, frozen, names) if frozen_norm == "eval" else set())
+        idle = [name for name in trainable - frozen if not parameters[name].requires_grad]
+        if idle:
+            raise Nonconformity(
+                f"that what it does not freeze in epoch {epoch + 1} trains", f"that {name_list(idle, 3)} does not"
+            )
+        still = frozen
+        if subject.plan.config.freeze.frozen_norm == "eval":
+            still = still | _statistics(model, frozen, names)
+        before = {name: tensor.detach().clone() for name, tensor in _tensors(model).items()}
+        sloped.clear()
         take_steps(run, 1)
         moved = {name for name, tensor in _tensors(model).items() if tensor_difference(before[name], tensor)}
         for name in sorted(moved & still):
@@ -226,13 +239,21 @@ def policy_is_honoured(subject: Subject) -> None:
                 f"that {name}, which it freezes in epoch {epoch + 1}, stays as it is",
                 f"{tensor_difference(before[name], _tensors(model)[name])}, after one step",
             )
-        for part, parameters in {**found.context.stages, **found.context.heads}.items():
-            training = set(parameters) - frozen
-            if training and not training & moved:
-                raise Nonconformity(
-                    f"that {part} trains in epoch {epoch + 1}, where it freezes {name_list(names)}",
-                    f"that after one step none of its {len(training)} parameters has moved",
-                )
+        if sloped and not sloped & moved:
+            raise Nonconformity(
+                f"that what it does not freeze in epoch {epoch + 1} moves",
+                f"that none of {len(sloped)} parameters with a gradient has moved after one step",
+            )
+
+
+def _noting(name: str, sloped: set[str]) -> Callable[[Tensor], None]:
+    """A hook that adds `name` to `sloped` where its parameter gets a gradient that is not zero."""
+
+    def note(parameter: Tensor) -> None:
+        if parameter.grad is not None and bool(parameter.grad.any()):
+            sloped.add(name)
+
+    return note
 
 
 def take_steps(run: Training, count: int) -> None:
@@ -253,7 +274,7 @@ def _modules(model: Model) -> dict[str, nn.Module]:
 def _tensors(model: Model) -> Mapping[str, Tensor]:
     """Parameters and buffers by ``<stage or head>.<name within it>``, as they are."""
     return {
-        f"{part}.{name}": tensor.detach()
+        f"{part}.{name}": tensor
         for part, module in _modules(model).items()
         for name, tensor in [*module.named_parameters(remove_duplicate=False), *module.named_buffers()]
     }
