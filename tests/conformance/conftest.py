@@ -49,7 +49,7 @@ def component(tmp_path, install_plugin, monkeypatch):
         )
         (tmp_path / "site-wrong" / "wrong_models.py").write_text(textwrap.dedent(code))
         importlib.invalidate_caches()
-        (subject,) = subjects("wrong", changes)
+        (subject,) = [one for one in subjects("wrong", changes) if one.kind == kind]  # `options` may bring others
         return subject
 
     yield make

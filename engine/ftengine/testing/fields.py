@@ -46,7 +46,7 @@ def _boxes(value: Any, target: Mapping[str, Any], names: Sequence[str], size: tu
     height, width = size
     x1, y1, x2, y2 = value.T
     for what, wrong in (
-        ("with x1 < x2 and y1 < y2 missing", ~((x1 < x2) & (y1 < y2))),
+        ("without x1 < x2 and y1 < y2", ~((x1 < x2) & (y1 < y2))),
         (f"outside of its image of {width}×{height} pixels", ~((x1 >= 0) & (y1 >= 0) & (x2 <= width) & (y2 <= height))),
     ):
         if wrong.any():

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ftengine.build import make
+from ftengine.build import make, make_dataset
 from ftengine.data import Item, Split
 from ftengine.errors import DataError
+from ftengine.holdout import hold_out
 from ftengine.model import StreamBatch
 from ftengine.passes import Passes
 from ftengine.plan import TaskPlan
-from ftengine.protocols import Dataset, Metric, MetricContext, Prediction, Targets, Task
+from ftengine.plugin import DatasetOptions
+from ftengine.protocols import Dataset, Metric, MetricContext, Prediction, Targets, Task, TaskContext
 from ftengine.testing.checks import NotApplicable
 from ftengine.testing.randomness import global_seeds
 from ftengine.testing.subject import Subject
@@ -24,16 +26,41 @@ from ftengine.testing.subject import Subject
 MOST = 16
 """Samples of the validation split that are looked at."""
 
+LEAST = 3
+"""Samples that it takes to group them in more than one way."""
+
 PLACE = "the val split"
 """What encoders are told that they are for."""
 
-LEAST = 3
-"""Samples that it takes to group them in more than one way."""
+
+@dataclass
+class Samples:
+    """The splits that a task learns from and is evaluated on, as the data give them; `task` is fitted on `train`."""
+
+    plan: TaskPlan
+    task: Task
+    train: Dataset
+    val: Dataset
+
+    @property
+    def places(self) -> range:
+        """The samples of `val` that are looked at."""
+        return range(min(len(self.val), MOST))
+
+    def target(self, place: int) -> dict[str, Any]:
+        """The target of a sample of `val` as an encoder gets it, new at each call."""
+        target = copy.deepcopy(dict(self.val.target(place)))
+        return {**target, "mask": self.val.mask(place)} if self.plan.field == "mask" else target
+
+    def encoded(self, task: Task) -> list[Mapping[str, np.ndarray]]:
+        """What the encoder of `task` makes of these samples' targets."""
+        encoder = task.encoder(self.val, PLACE)
+        return [encoder(self.target(place)) for place in self.places]
 
 
 @dataclass
 class Material:
-    """A fitted task, the dataset that it was fitted on, and the first samples of the small run's validation split.
+    """A fitted task, and the first samples of the small run's validation split on their way through the run.
 
     `model` are the predictions of the small run's model, which has not been trained, in evaluation; `perfect` those
     that the targets ask for, None where the task cannot tell.
@@ -41,7 +68,6 @@ class Material:
 
     plan: TaskPlan
     task: Task
-    train: Dataset
     split: Split
     items: list[Item]
     model: list[Prediction]
@@ -59,21 +85,20 @@ class Material:
         assert isinstance(batch, StreamBatch)
         return copy.deepcopy(batch.truths[self.plan.name])
 
-    def target(self, place: int) -> dict[str, Any]:
-        """The target of the sample at `place` as an encoder gets it, new at each call."""
-        data, index = self.split.data, self.items[place].index
-        target = copy.deepcopy(dict(data.target(index)))
-        return {**target, "mask": data.mask(index)} if self.plan.field == "mask" else target
 
-    def encoded(self, task: Task) -> list[Mapping[str, np.ndarray]]:
-        """What the encoder of `task` makes of all samples' targets."""
-        encoder = task.encoder(self.split.data, PLACE)
-        return [encoder(self.target(place)) for place in range(len(self.items))]
+def new_task(subject: Subject) -> Task:
+    """A task, new and not fitted."""
+    return make(subject.part, TaskContext(_task_plan(subject).field), Task)  # type: ignore[type-abstract]
+
+
+def samples(subject: Subject) -> Samples:
+    """What a task learns from. Nothing of the task but `fit` is asked for here."""
+    return subject.once(_make_samples)
 
 
 def material(subject: Subject) -> Material:
     """That of the task that `subject` is, or belongs to. Raises NotApplicable where there are too few samples."""
-    found = subject.once(_make)
+    found = subject.once(_make_material)
     if len(found.items) < LEAST:
         raise NotApplicable(f"the small run's validation split has {len(found.items)} samples; {LEAST} are needed")
     return found
@@ -92,15 +117,34 @@ def fed(metric: Metric, found: Material, predictions: Sequence[Prediction], grou
     return metric
 
 
+def _task_plan(subject: Subject) -> TaskPlan:
+    part = subject.part
+    return next(plan for plan in subject.plan.tasks.values() if part == plan.task or part in plan.metrics)
+
+
+def _make_samples(subject: Subject) -> Samples:
+    plan = _task_plan(subject)
+    options = subject.plan.streams[plan.stream].options
+    assert isinstance(options, DatasetOptions)
+    train = make_dataset(subject.plan, plan.stream, "train")
+    if options.val is not None:
+        val = make_dataset(subject.plan, plan.stream, "val")
+    else:
+        train, val = hold_out(train, options.val_fraction, options.split_seed, None, "val")
+    task = new_task(subject)
+    with global_seeds(0):
+        task.fit(train)
+    return Samples(plan, task, train, val)
+
+
 @torch.no_grad()
-def _make(subject: Subject) -> Material:
+def _make_material(subject: Subject) -> Material:
     with global_seeds(0):
         run = subject.training()
-        part = subject.part
-        plan = next(plan for plan in run.plan.tasks.values() if part == plan.task or part in plan.metrics)
-        task, stream = run.tasks[plan.name], run.streams[plan.stream]
-        items = [stream.val[0, index] for index in range(min(len(stream.val), MOST))]
-        batch = stream.val.collate(items)
+        plan = _task_plan(subject)
+        task, split = run.tasks[plan.name], run.streams[plan.stream].val
+        items = [split[0, index] for index in range(min(len(split), MOST))]
+        batch = split.collate(items)
         if not isinstance(batch, StreamBatch):
             raise DataError(batch.message)
         run.model.eval()
@@ -109,4 +153,4 @@ def _make(subject: Subject) -> Material:
     perfect = None
     if type(task).perfect is not Task.perfect:
         perfect = [task.perfect(copy.deepcopy(item.truths[plan.name])) for item in good]
-    return Material(plan, task, stream.train.data, stream.val, good, predictions[plan.name], perfect)
+    return Material(plan, task, split, good, predictions[plan.name], perfect)

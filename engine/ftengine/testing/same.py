@@ -81,7 +81,8 @@ def _alike(first: Any, second: Any, tolerance: float) -> bool:
         if math.isnan(first) or math.isnan(second):
             return math.isnan(first) and math.isnan(second)
         return math.isclose(first, second, rel_tol=tolerance, abs_tol=tolerance)
-    return bool(first == second)
+    arrays = isinstance(first, Tensor | np.ndarray) or isinstance(second, Tensor | np.ndarray)
+    return not arrays and bool(first == second)
 
 
 def _is_list(value: Any) -> bool:
@@ -89,7 +90,7 @@ def _is_list(value: Any) -> bool:
 
 
 def _names(value: Mapping[Any, Any]) -> str:
-    return name_list(map(str, value))
+    return name_list(map(repr, value))
 
 
 def _short(value: Any) -> str:

@@ -217,8 +217,9 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
         below = result.get(key)
         if value is None:
             result.pop(key, None)
-        elif isinstance(value, Mapping) and isinstance(below, dict) and not _another(below, value):
-            result[key] = merged(below, value)
+        elif isinstance(value, Mapping):
+            known = isinstance(below, dict) and not _another(below, value)
+            result[key] = merged(below if known else {}, value)
         else:
             result[key] = copy.deepcopy(value)
     return result

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ftengine.errors import name_list
 from ftengine.protocols import Prediction, Task
 from ftengine.testing.checks import Nonconformity, NotApplicable, check
-from ftengine.testing.material import Material, material
+from ftengine.testing.material import Material, material, new_task, samples
 from ftengine.testing.same import difference, kind
 from ftengine.testing.subject import Subject
 
@@ -20,6 +21,8 @@ from ftengine.testing.subject import Subject
 def task_rows(subject: Subject) -> None:
     """describe() gives a flat row of text and numbers, records() None or rows that can be written as JSON."""
     found = material(subject)
+    loaded = new_task(subject)
+    loaded.load_state(found.task.state())
     for prediction in _all_predictions(found):
         before = copy.deepcopy(prediction)
         row: Any = found.task.describe(prediction)
@@ -41,6 +44,9 @@ def task_rows(subject: Subject) -> None:
         changed = difference(before, prediction)
         if changed is not None:
             raise Nonconformity("that describe() and records() leave a prediction as it is", changed)
+        changed = difference([row, records], [loaded.describe(prediction), loaded.records(prediction, 1)])
+        if changed is not None:
+            raise Nonconformity("the same rows from a task that has its state from load_state()", f"item {changed}")
 
 
 @check("task")
@@ -88,21 +94,27 @@ def task_pictures(subject: Subject) -> None:
 
 @check("task")
 def task_perfect(subject: Subject) -> None:
-    """perfect() gives the tensors that the model's predictions have, and leaves the encoded target as it is."""
+    """perfect() gives tensors that the model's predictions have as well, and leaves the encoded target as it is."""
     found = material(subject)
     if found.perfect is None:
         raise NotApplicable("it has no method `perfect`")
-    for place, encoded in enumerate(found.encoded(found.task)):
+    own = samples(subject)
+    for place, encoded in enumerate(own.encoded(own.task)):
         before = copy.deepcopy(encoded)
         prediction: Any = found.task.perfect(encoded)
         changed = difference(before, encoded)
         if changed is not None:
             raise Nonconformity("that perfect() leaves an encoded target as it is", changed)
-        for name, value in found.model[place].items():
-            given = prediction.get(name)
-            if not isinstance(given, Tensor) or (given.dtype, given.ndim) != (value.dtype, value.ndim):
+        if not isinstance(prediction, dict) or not prediction or not set(prediction) <= set(found.model[place]):
+            given = name_list(prediction) if isinstance(prediction, dict) else kind(prediction)
+            raise Nonconformity(
+                f"from perfect() some of what the model predicts: {name_list(found.model[place])}", given
+            )
+        for name, value in prediction.items():
+            like = found.model[place][name]
+            if not isinstance(value, Tensor) or (value.dtype, value.ndim) != (like.dtype, like.ndim):
                 raise Nonconformity(
-                    f"as {name!r} of a perfect prediction a tensor like the model's, {kind(value)}", kind(given)
+                    f"as {name!r} of a perfect prediction a tensor like the model's, {kind(like)}", kind(value)
                 )
 
 
