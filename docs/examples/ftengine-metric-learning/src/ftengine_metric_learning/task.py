@@ -47,11 +47,10 @@ class EmbeddingTask(Task):
         """``{"label": int64 []}``: below ``len(labels)`` for a training class, from there on for a new one."""
         names = _names(data, place)
         _labels(data, names, place)
-        known = {name: index for index, name in enumerate(self.labels.names)}
-        new = [name for name in names if name not in known]
-        return LabelEncoder(
-            np.array([known[name] if name in known else len(known) + new.index(name) for name in names])
-        )
+        index = {name: number for number, name in enumerate(self.labels.names)}
+        for name in names:
+            index.setdefault(name, len(index))
+        return LabelEncoder(np.array([index[name] for name in names]))
 
     def companions(self, data: Dataset) -> Companions | None:
         if self.per_class is None:
