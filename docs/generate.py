@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from reference import code, components, config, digits, hooks
+from reference import catalogue, code, components, config, digits, hooks
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -31,6 +31,10 @@ RENDERERS: dict[str, Callable[[str], str]] = {
     "components": components.table,
     "heads": components.heads,
     "summaries": components.summaries,
+    "catalogue": catalogue.catalogue,
+    "backbones": catalogue.backbones,
+    "strategy-links": catalogue.strategies,
+    "configs": code.configs,
     "strategies": components.strategies,
     "results": digits.results,
     "hooks": hooks.hooks,

@@ -1,7 +1,7 @@
 """What mkdocs does not find by itself: mkdocs.yml names this module as its hook.
 
-The pages are written to be read in the repository, where their links lead to other files of it. On the site README is the
-first page and CHANGELOG the last; a link to a file or a folder outside of the site leads to a page that shows it.
+The pages are written to be read in the repository, where their links lead to other files of it. On the site README is
+the first page and CHANGELOG the last; a link to a file or a folder outside of the site leads to a page that shows it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
-
 from reference.code import LANGUAGES
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+from reference.markdown import table
 
 ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".toml": "toml"}
@@ -29,3 +32,14 @@ def help_text(command: str) -> str:
         env={**os.environ, "COLUMNS": "80"},
     )
     return f"```console\n$ ftengine {' '.join(words)}\n{result.stdout.rstrip()}\n```"
+
+
+def configs(_: str) -> str:
+    """The files in configs/, each with the first sentence of the comment that it begins with."""
+    rows = []
+    for path in sorted((ROOT / "configs").rglob("*.yaml")):
+        name, text = path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
+        comment = " ".join(line.lstrip("# ") for line in re.match(r"(?:#.*\n)+", text)[0].splitlines())
+        said = re.match(r".+?[.:](?= [A-Z]| \w+,\w+ |$)", comment)[0]
+        rows.append((f"[{name}](../{name})", f"{said[:-1]}."))
+    return table(("config", "what it does"), rows)

@@ -35,10 +35,10 @@ def table(_: str) -> str:
 
 def heads(task: str) -> str:
     """The built-in heads of a task: what they read, the losses that are for them alone, and their published weights."""
-    losses = _of("loss", task)
-    own = {head.name: [one.name for one in losses if head.name in one.spec.heads] for head in _of("head", task)}
+    losses = builtin("loss", task)
+    own = {head.name: [one.name for one in losses if head.name in one.spec.heads] for head in builtin("head", task)}
     rows = []
-    for component in _of("head", task):
+    for component in builtin("head", task):
         spec = component.spec
         cells = [f"`{component.name}`", spec.summary, _code(spec.levels)]
         rows.append([*cells, *([_code(own[component.name])] if any(own.values()) else []), _code(spec.weights)])
@@ -50,7 +50,7 @@ def summaries(which: str) -> str:
     """The built-in components of ``KIND TASK``, or of a kind that has no task, with their summaries and options."""
     kind, _, task = which.partition(" ")
     rows = []
-    for component in _of(kind, task or None):
+    for component in builtin(kind, task or None):
         rows.append((f"`{component.name}`", component.spec.summary, _code(component.spec.options.model_fields)))
     return markdown_table((kind, "what it is", "options"), rows)
 
@@ -58,7 +58,7 @@ def summaries(which: str) -> str:
 def strategies(_: str) -> str:
     """The catalogue: each strategy, linked to its section, what it does, when it is right, and what it sets."""
     rows = []
-    for component in _of("strategy", None):
+    for component in builtin("strategy", None):
         spec = component.spec
         assert isinstance(spec, StrategySpec)
         link = f"[`{spec.name}`](#{spec.name})"
@@ -69,14 +69,13 @@ def strategies(_: str) -> str:
 def settings(spec: StrategySpec) -> str:
     """A strategy's settings as lines of config, without ``freeze: none``, which is what a config says by itself."""
     own = {section: value for section, value in spec.settings.items() if (section, value) != ("freeze", "none")}
-    # In flow style, as people write it: `freeze: {name: surgical, block: last}`.
-    texts = (yaml.safe_dump(_plain(value), default_flow_style=True, sort_keys=False) for value in own.values())
-    return ", ".join(f"`{key}: {_bare(text)}`" for key, text in zip(own, texts, strict=True))
+    return ", ".join(f"`{key}: {flow(value)}`" for key, value in own.items())
 
 
-def _bare(text: str) -> str:
-    """What YAML's writer gives, without the end mark of a document that is a single word."""
-    return text.removesuffix("...\n").strip()
+def flow(value: Any) -> str:
+    """A value in YAML's flow style on one line, as people write it: ``{name: surgical, block: last}``."""
+    text = yaml.safe_dump(_plain(value), default_flow_style=True, sort_keys=False, width=1000)
+    return text.removesuffix("...\n").strip()  # the end mark of a document that is a single word
 
 
 def _plain(value: Any) -> Any:
@@ -86,7 +85,8 @@ def _plain(value: Any) -> Any:
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def _of(kind: str, task: str | None) -> list[Component]:
+def builtin(kind: str, task: str | None) -> list[Component]:
+    """The built-in components of a kind, and of a task where the kind belongs to one."""
     host = Host.discover()
     plugins = {record.name for record in host.plugins if record.builtin}
     return [one for one in host.components if (one.kind, one.task) == (kind, task) and one.plugin in plugins]

@@ -22,7 +22,7 @@ from ftengine.host import Host
 from ftengine.optimizers import OPTIMIZERS
 from ftengine.plugin import DatasetOptions, Options
 from ftengine.schedule import SCHEDULES, Schedule
-from reference.markdown import prose, table
+from reference.markdown import plain, prose, table
 
 ANCHORS = {
     "Weights": "weights",
@@ -157,7 +157,7 @@ def _about(field: FieldInfo) -> str:
     if text is None:
         assert isinstance(field.annotation, type), "a key of the config has no description"
         text = (field.annotation.__doc__ or "").strip().splitlines()[0]
-    return prose(text).rstrip(".")
+    return plain(prose(text).rstrip("."))
 
 
 def _type(field: FieldInfo, text: str) -> str:

@@ -20,6 +20,12 @@ def prose(text: str) -> str:
     return text.replace("``", "`")
 
 
+def plain(text: str) -> str:
+    """Text in which only backticks mean something: other marks, as of the glob c2.*.bn1.*, stand for themselves."""
+    parts = re.split("(`[^`]*`)", text)
+    return "".join(part if place % 2 else re.sub(r"[*<]", r"\\\g<0>", part) for place, part in enumerate(parts))
+
+
 def docstring(thing: object) -> str:
     """A docstring, with its code blocks fenced."""
     text = inspect.getdoc(thing) or ""
