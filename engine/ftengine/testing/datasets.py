@@ -25,7 +25,7 @@ MOST = 16
 @check("dataset")
 def dataset_names(subject: Subject) -> None:
     """`names` holds the target fields that the spec and the options promise, each with names that differ."""
-    spec, options = subject.component.spec, subject.part.options
+    spec, options = subject.part.spec, subject.part.options
     assert isinstance(options, DatasetOptions)
     stated = options.target_fields()
     promised = set(spec.fields if stated is None else stated)
@@ -155,7 +155,7 @@ def dataset_no_randomness(subject: Subject) -> None:
             with global_seeds(seed), noted_draws(drawn):
                 data = _opened(subject, split)
                 reads.append([_read(data, index) for index in _spread(len(data))])
-        changed = difference(*reads)
+        changed = difference(reads[0], reads[1])
         if changed is not None:
             raise Nonconformity("the same samples with other global seeds", f"item {changed}, of the {split} split")
         if drawn:

@@ -16,7 +16,7 @@ from ftengine.host import Component, Host
 from ftengine.host_lookup import status_text
 from ftengine.plan import Part, Plan
 from ftengine.resolve import resolve
-from ftengine.specs import DatasetSpec, LossSpec, MetricSpec, TaskSpec
+from ftengine.specs import DatasetSpec, LossSpec, MetricSpec, StrategySpec, TaskSpec
 from ftengine.vocabulary import SPATIAL_FIELDS
 
 if TYPE_CHECKING:
@@ -72,8 +72,15 @@ class Subject:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The small run that uses it."""
-        named = {"name": self.component.name, **self.component.spec.example}
-        return merged(merged(SMALL, self._own(named)), self.changes)
+        own = self._own({"name": self.component.name, **self.component.spec.example})
+        config = merged(merged(SMALL, own), self.changes)
+        # Where changes meant for a whole plugin name one component for all the others to be tried with, it is itself.
+        section = "data" if self.kind == "dataset" else self.kind
+        wanted, found = own.get(section), config.get(section)
+        found = {"name": found} if isinstance(found, str) else found
+        if isinstance(wanted, dict) and isinstance(found, dict) and _another(found, wanted):
+            config[section] = merged({}, wanted)
+        return config
 
     @cached_property
     def plan(self) -> Plan:
@@ -146,7 +153,7 @@ class Subject:
             case "regularizer":
                 return {"regularizers": [named]}
             case "strategy":
-                return {"strategy": component.name}
+                return {"strategy": component.name, **_left_to(cast(StrategySpec, spec))}
             case kind:  # freeze, adapter
                 return {kind: named}
 
@@ -207,6 +214,17 @@ def subjects(
     return made
 
 
+def _left_to(strategy: StrategySpec) -> dict[str, Any]:
+    """Takes away of the small run what `strategy` sets: what a config gives itself stays as it is."""
+    changes: dict[str, Any] = {}
+    for section, value in strategy.settings.items():
+        own = SMALL.get(section)
+        if isinstance(own, dict):
+            named = not isinstance(value, Mapping) or "name" in value
+            changes[section] = None if named else dict.fromkeys(value)
+    return changes
+
+
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with `changes` laid over it, mapping by mapping; None takes a key away.
 
@@ -218,8 +236,8 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
         if value is None:
             result.pop(key, None)
         elif isinstance(value, Mapping):
-            known = isinstance(below, dict) and not _another(below, value)
-            result[key] = merged(below if known else {}, value)
+            kept = below if isinstance(below, dict) and not _another(below, value) else {}
+            result[key] = merged(kept, value)
         else:
             result[key] = copy.deepcopy(value)
     return result

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from ftengine.errors import name_list, unknown
 from ftengine.host import Component
 from ftengine.protocols import Dataset, Target
+from ftengine.specs import LossSpec, TaskSpec
 from ftengine.testing.checks import Nonconformity, NotApplicable, check
 from ftengine.testing.material import PLACE, new_task, samples
 from ftengine.testing.randomness import global_seeds
@@ -24,13 +25,14 @@ from ftengine.testing.subject import Subject
 def task_defaults(subject: Subject) -> None:
     """The default head, loss and metrics of each target field exist, and go with the field and each other."""
     own = [item for item in subject.host.components if item.task == subject.component.name]
-    for field, defaults in subject.component.spec.targets.items():
+    for field, defaults in cast(TaskSpec, subject.component.spec).targets.items():
         head = _default(own, "head", defaults.head, field)
         loss = _default(own, "loss", defaults.loss, field)
-        if loss.spec.heads and head.name not in loss.spec.heads:
+        heads = cast(LossSpec, loss.spec).heads
+        if heads and head.name not in heads:
             raise Nonconformity(
                 f"a default loss for the default head of `{field}`",
-                f"{loss.name}, which is for {name_list(loss.spec.heads)}, not {head.name}",
+                f"{loss.name}, which is for {name_list(heads)}, not {head.name}",
             )
         for name in defaults.metrics:
             _default(own, "metric", name, field)
@@ -48,7 +50,7 @@ def task_fit(subject: Subject) -> None:
             task = new_task(subject)
             task.fit(found.train)
             states.append(task.state())
-    other = difference(*states)
+    other = difference(states[0], states[1])
     if other is not None:
         raise Nonconformity("the same state() of two tasks that are fitted on the same data", other)
 
@@ -144,7 +146,7 @@ def task_collate(subject: Subject) -> None:
 def task_soften(subject: Subject) -> None:
     """soften() gives the targets that the spec calls `soft` as probabilities, float [B, C] in 0..1."""
     found = samples(subject)
-    spec = subject.component.spec
+    spec = cast(TaskSpec, subject.component.spec)
     others = [name for name in spec.soft if name not in spec.targets]
     if others:
         raise Nonconformity(f"target fields of the task as `soft`: {name_list(spec.targets)}", name_list(others))
