@@ -23,7 +23,9 @@ def prose(text: str) -> str:
 def plain(text: str) -> str:
     """Text in which only backticks mean something: other marks, as of the glob c2.*.bn1.*, stand for themselves."""
     parts = re.split("(`[^`]*`)", text)
-    return "".join(part if place % 2 else re.sub(r"[*<]", r"\\\g<0>", part) for place, part in enumerate(parts))
+    return "".join(
+        part if place % 2 else part.replace("<", "&lt;").replace("*", r"\*") for place, part in enumerate(parts)
+    )
 
 
 def docstring(thing: object) -> str:
