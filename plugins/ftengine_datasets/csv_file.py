@@ -40,7 +40,7 @@ class ImageTable(Dataset):
 
     def target(self, index: int) -> dict[str, Any]:
         row = {field: column[index] for field, column in self._fields.items()}
-        return {field: int(value) if field == "label" else value for field, value in row.items()}
+        return {field: int(value) if field == "label" else value.copy() for field, value in row.items()}
 
     def image(self, index: int) -> np.ndarray:
         return read_image(self._images / self._files[index])

@@ -237,18 +237,20 @@ def image(self, index):
     ),
     "no end": (
         "dataset_end",
-        "def target(self, index): return {'label': self.labels[index % 6]}",
-        "IndexError from target(6) of 6 samples",
+        """\
+def target(self, index): return super().target(index % 6)
+def image(self, index): return super().image(index % 6)""",
+        "IndexError from data[6] of 6 samples",
         "a sample, in the train split",
     ),
     "another error at the end": (
         "dataset_end",
         """\
-def image(self, index):
-    assert index < len(self), "no such image"
-    return super().image(index)""",
-        "IndexError from image(6) of 6 samples",
-        "AssertionError: no such image, in the train split",
+def target(self, index):
+    assert index < len(self), "no such sample"
+    return super().target(index)""",
+        "IndexError from data[6] of 6 samples",
+        "AssertionError: no such sample, in the train split",
     ),
 }
 

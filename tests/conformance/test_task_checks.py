@@ -274,8 +274,8 @@ def encode(self, target): return {"label": np.asarray(target["label"], np.int64)
     "soft targets that are ids": (
         "task_soften",
         "def soften(self, targets): return {'label': targets['label']}",
-        "probabilities of 'label', float [6, classes]",
-        "tensor int64 [6]",
+        "probabilities of 'label', float [16, classes]",
+        "tensor int64 [16]",
     ),
     "soft targets of another name": (
         "task_soften",
@@ -298,7 +298,7 @@ def encode(self, target): return {"label": np.asarray(target["label"], np.int64)
     "strata of another length": (
         "task_strata",
         "def strata(self, data): return np.zeros(3, np.int64)",
-        "an array of ints, [18], or None",
+        "an array of ints, [24], or None",
         "array int64 [3]",
     ),
     "strata that are drawn": (

@@ -13,7 +13,6 @@ import torch
 from ftengine.build import make, make_dataset
 from ftengine.data import Item, Split
 from ftengine.errors import DataError
-from ftengine.holdout import hold_out
 from ftengine.model import StreamBatch
 from ftengine.passes import Passes
 from ftengine.plan import TaskPlan
@@ -35,7 +34,7 @@ PLACE = "the val split"
 
 @dataclass
 class Samples:
-    """The splits that a task learns from and is evaluated on, as the data give them; `task` is fitted on `train`."""
+    """What a task learns from and is evaluated on: the same, where the data name no `val`. It is fitted on `train`."""
 
     plan: TaskPlan
     task: Task
@@ -127,10 +126,8 @@ def _make_samples(subject: Subject) -> Samples:
     options = subject.plan.streams[plan.stream].options
     assert isinstance(options, DatasetOptions)
     train = make_dataset(subject.plan, plan.stream, "train")
-    if options.val is not None:
-        val = make_dataset(subject.plan, plan.stream, "val")
-    else:
-        train, val = hold_out(train, options.val_fraction, options.split_seed, None, "val")
+    # What is held out of it would depend on the task's own strata.
+    val = train if options.val is None else make_dataset(subject.plan, plan.stream, "val")
     task = new_task(subject)
     with global_seeds(0):
         task.fit(train)

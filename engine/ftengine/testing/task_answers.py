@@ -12,7 +12,7 @@ from torch import Tensor
 from ftengine.errors import name_list
 from ftengine.protocols import Prediction, Task
 from ftengine.testing.checks import Nonconformity, NotApplicable, check
-from ftengine.testing.material import Material, material, new_task, samples
+from ftengine.testing.material import Material, material, new_task
 from ftengine.testing.same import difference, kind
 from ftengine.testing.subject import Subject
 
@@ -98,8 +98,8 @@ def task_perfect(subject: Subject) -> None:
     found = material(subject)
     if found.perfect is None:
         raise NotApplicable("it has no method `perfect`")
-    own = samples(subject)
-    for place, encoded in enumerate(own.encoded(own.task)):
+    for place, item in enumerate(found.items):
+        encoded = copy.deepcopy(item.truths[found.plan.name])
         before = copy.deepcopy(encoded)
         prediction: Any = found.task.perfect(encoded)
         changed = difference(before, encoded)
