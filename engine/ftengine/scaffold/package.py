@@ -26,7 +26,7 @@ SECTIONS = {"data": "dataset", "metrics": "metric", "regularizers": "regularizer
 WITHOUT = {
     "task": "task: classification",
     "dataset": "data: {format: digits, limit: 600}",
-    "backbone": "backbone: {name: resnet18, weights: none}",
+    "backbone": "backbone: {name: timm, model: test_resnet, weights: none}",
 }
 """What the example says where there is no component of that kind; it needs the others less."""
 

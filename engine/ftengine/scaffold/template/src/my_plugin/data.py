@@ -15,7 +15,7 @@ SIZE = 32
 class Stripes(Dataset):
     """Each sample follows from its index alone: no state, no order, no randomness that others share.
 
-    With images in files, `image` reads one, and raises DataError with its name where it cannot; `target` does not read it.
+    Where images are files, only `image` reads one; it raises DataError with the file's name if it cannot.
     """
 
     def __init__(self, options: StripesOptions, context: DatasetContext) -> None:

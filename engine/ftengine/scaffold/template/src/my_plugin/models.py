@@ -8,7 +8,7 @@ from my_plugin.plugin import MaxPooledOptions, TinyOptions
 
 
 def tiny(options: TinyOptions, context: BackboneContext) -> Backbone:
-    """Stages run in order, and the output of each is a feature level: freezing and layer-wise rates follow from them."""
+    """Stages run in order; what each gives is a feature level. Freezing and rates by layer follow from the stages."""
     widths = {"c1": options.width, "c2": 2 * options.width, "c3": 4 * options.width}
     stages, inputs = dict[str, nn.Module](), 3
     for level, width in widths.items():

@@ -23,7 +23,7 @@ from my_plugin.plugin import HeadFirstOptions, QuietOptions, TemperedOptions
 
 
 class Tempered(Loss):
-    """Reads the head's ``logits`` [B, C] and ``label``, int64 [B]. Each term is a mean over the batch, and is logged."""
+    """Reads the head's ``logits`` [B, C] and ``label``, int64 [B]. Each term is a mean over the batch, and logged."""
 
     def __init__(self, options: TemperedOptions, context: LossContext) -> None:
         super().__init__()
