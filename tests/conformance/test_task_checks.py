@@ -28,7 +28,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from ftengine.errors import DataError
-from ftengine.protocols import Head, Loss, Metric, Task
+from ftengine.protocols import Companions, Head, Loss, Metric, Task
 
 class Encoder:
     def __init__(self, index):
@@ -298,7 +298,7 @@ def encode(self, target): return {"label": np.asarray(target["label"], np.int64)
     "strata of another length": (
         "task_strata",
         "def strata(self, data): return np.zeros(3, np.int64)",
-        "an array of ints, [24], or None",
+        "an array of ints, [24], or None from strata()",
         "array int64 [3]",
     ),
     "strata that are drawn": (
@@ -306,6 +306,18 @@ def encode(self, target): return {"label": np.asarray(target["label"], np.int64)
         "def strata(self, data): return np.random.randint(0, 1000, len(data))",
         "the same strata() a second time",
         "] ",
+    ),
+    "companions of none": (
+        "task_strata",
+        "def companions(self, data): return Companions(np.zeros(len(data), np.int64), 0)",
+        "a count of 1 or more from companions()",
+        "0",
+    ),
+    "companions by their names": (
+        "task_strata",
+        "def companions(self, data): return Companions(np.array(['a'] * len(data)), 2)",
+        "an array of ints, [24], or None from companions()",
+        "array <U1 [24]",
     ),
     "a row with a tensor": (
         "task_rows",

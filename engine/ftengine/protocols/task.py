@@ -111,7 +111,10 @@ class Task(ABC):
         return None
 
     def perfect(self, encoded: Mapping[str, np.ndarray]) -> Prediction:
-        """The prediction that an encoded target asks for: drawn beside the model's. Needed where `draw` is."""
+        """The prediction that an encoded target asks for: drawn beside the model's. Needed where `draw` is.
+
+        The conformance kit asks with it whether metrics rate what is right above what is not.
+        """
         raise NotImplementedError(f"{type(self).__name__} draws predictions and has no method `perfect`")
 
     def strata(self, data: Dataset) -> np.ndarray | None:

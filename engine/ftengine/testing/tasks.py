@@ -173,16 +173,24 @@ def task_soften(subject: Subject) -> None:
 
 @check("task")
 def task_strata(subject: Subject) -> None:
-    """strata() gives an int for each sample, the same each time, or None."""
+    """strata() and the groups of companions() are an int for each sample, the same each time, or None."""
     found = samples(subject)
-    strata: Any = found.task.strata(found.train)
-    if strata is None:
-        return
-    if not isinstance(strata, np.ndarray) or strata.dtype.kind not in "iu" or strata.shape != (len(found.train),):
-        raise Nonconformity(f"an array of ints, [{len(found.train)}], or None", kind(strata))
-    changed = difference(strata, found.task.strata(found.train))
-    if changed is not None:
-        raise Nonconformity("the same strata() a second time", changed)
+
+    def groups() -> Any:
+        companions: Any = found.task.companions(found.train)
+        if companions is not None and not companions.count >= 1:
+            raise Nonconformity("a count of 1 or more from companions()", str(companions.count))
+        return None if companions is None else companions.groups
+
+    for name, ask in (("strata()", lambda: found.task.strata(found.train)), ("companions()", groups)):
+        given: Any = ask()
+        if given is None:
+            continue
+        if not isinstance(given, np.ndarray) or given.dtype.kind not in "iu" or given.shape != (len(found.train),):
+            raise Nonconformity(f"an array of ints, [{len(found.train)}], or None from {name}", kind(given))
+        changed = difference(given, ask())
+        if changed is not None:
+            raise Nonconformity(f"the same {name} a second time", changed)
 
 
 class Turned(Dataset):
