@@ -103,7 +103,7 @@ def head_unlabelled(subject: Subject) -> None:
         batch, features = chosen(whole, found.features, slice(count))
         try:
             made = predicted(found, found.head(), batch, features)
-        except (KeyError, IndexError, ValueError, RuntimeError) as error:
+        except Exception as error:
             raise Nonconformity(
                 f"a prediction for {_images(count)} without targets", f"{type(error).__name__}: {error}"
             ) from error
@@ -189,6 +189,10 @@ def predicted(found: Bench, head: nn.Module, batch: Batch, features: Mapping[str
 
 
 def _finite_loss(found: Bench, head: nn.Module, output: Output, batch: Batch, where: str) -> None:
+    for name, value in output.items():
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, Tensor) and not bool(each.isfinite().all()):
+                raise Nonconformity(f"a finite output of {where}", f"{_first_broken(each)} in {name!r}")
     terms = found.terms(output, batch)
     for name, term in terms.items():
         if not bool(term.isfinite().all()):
@@ -203,7 +207,7 @@ def _finite_loss(found: Bench, head: nn.Module, output: Output, batch: Batch, wh
 
 
 def _first_broken(values: Tensor) -> str:
-    return f"{float(values[~values.isfinite()].flatten()[0]):g}"
+    return f"{float(values.detach()[~values.isfinite()][0]):g}"
 
 
 def _images(count: int) -> str:

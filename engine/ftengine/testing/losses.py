@@ -19,7 +19,7 @@ from ftengine.testing.subject import Subject
 ROUNDING = 1e-3
 """How far, relatively, a mean over a batch may lie from that over the batch twice, by rounding."""
 
-SAMPLED = 0.25
+SAMPLED = 0.1
 """Likewise where the head samples what is learnt from: it draws anew for each image. A sum would be off by 1."""
 
 SHARE = 0.7
@@ -40,7 +40,7 @@ def loss_terms(subject: Subject) -> None:
             if term.dim() or not term.is_floating_point():
                 raise Nonconformity("a floating-point scalar for each name", f"{kind(term)} for {name!r}")
             if not bool(term.isfinite()):
-                raise Nonconformity("finite terms", f"{float(term):g} for {name!r}")
+                raise Nonconformity("finite terms", f"{float(term.detach()):g} for {name!r}")
             if not term.requires_grad:
                 raise Nonconformity("terms with a gradient, as all of them are minimised", f"{name!r} without one")
 

@@ -73,6 +73,7 @@ def head_coordinates(subject: Subject) -> None:
         output = found.forward(head, found.batch)
     height, width = found.size
     plain = head.predict(output, found.whole())
+    _must_have_places(found, plain)
     larger = Frame((2 * height, 3 * width), (height, width), (0.0, 0.0, float(height), float(width)))
     shifted = _shifted(found, plain)
     for frame, what in ((larger, "twice as high and three times as wide as the batch"), shifted):
@@ -84,8 +85,8 @@ def head_coordinates(subject: Subject) -> None:
                 fault = _misplaced(found, name, before[name], after[name], frame)
                 if fault is not None:
                     raise Nonconformity(f"{name!r} that is right for an original {what}", f"image {index}: {fault}")
-    if found.plan.field in SPATIAL_FIELDS and not any(_is_place(found, *item) for one in plain for item in one.items()):
-        raise NotApplicable("an untrained head predicts no place; give it a threshold of 0 in its options")
+            if found.plan.field in SPATIAL_FIELDS and difference(before, after) is None and _places(before):
+                raise Nonconformity(f"places in an original {what}", f"image {index}: the same as in the batch")
 
 
 @check("head")
@@ -147,8 +148,19 @@ def _shifted(found: Bench, plain: list[Prediction]) -> tuple[Frame, str]:
     return frame, "of which the batch shows a part"
 
 
-def _is_place(found: Bench, name: str, value: Tensor) -> bool:
-    return _is_map(found, value) or (value.dim() > 1 and len(value) > 0)
+def _must_have_places(found: Bench, plain: list[Prediction]) -> None:
+    """Raises NotApplicable where there is no place to look at, Nonconformity where masks are not the image's size."""
+    if found.plan.field == "mask" and not any(_is_map(found, value) for value in plain[0].values()):
+        raise Nonconformity(
+            f"a value for each pixel of the original, [{found.size[0]}, {found.size[1]}]", _form(plain[0])
+        )
+    if found.plan.field in SPATIAL_FIELDS and not any(_places(one) for one in plain):
+        raise NotApplicable("an untrained head predicts no place: give it a lower threshold in its options")
+
+
+def _places(prediction: Prediction) -> bool:
+    """Whether there is anything in it that may be a place."""
+    return any(value.dim() > 1 and value.numel() for value in prediction.values())
 
 
 def _is_map(found: Bench, value: Tensor) -> bool:
