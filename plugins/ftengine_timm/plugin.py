@@ -62,7 +62,7 @@ def register_backbones() -> Iterator[BackboneSpec]:
         factory="ftengine_timm.backbone:build",
         summary="Any timm model that offers features (huggingface.co/docs/timm), cut into its stages",
         options=TimmOptions,
-        levels=("c1", "c2", "c3", "c4", "c5", "pooled"),
+        levels=("c1", "c2", "c3", "c4", "c5", "c6", "pooled"),
         default_weights="default",
         open_weights=True,
         example={"model": "resnet18"},

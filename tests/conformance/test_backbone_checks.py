@@ -188,13 +188,13 @@ FAULTS = {
             TINY_BODY,
             "def forward(self, images): return super().forward(images / images.std((1, 2, 3), keepdim=True))",
             "finite features in float32",
-            "1024 of 2048 not, in c1",
+            "4096 of 8192 not, in c1",
         ),
         (
             FORWARD,
             "        return x / (torch.full((), 1.001, dtype=x.dtype) - 1)\n",
             "finite features in bfloat16 autocast",
-            " of 2048 not, in c1",
+            "8192 of 8192 not, in c1",
         ),
     ],
     "channels_last_features": [
@@ -413,6 +413,16 @@ def test_the_checks_find_the_same_in_any_order(component):
     assert not any(module.training for module in backbone.modules())
     assert all(own.requires_grad and own.grad is None for own in backbone.parameters())
     assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
+
+
+def test_a_network_for_one_size_is_checked_at_the_size_of_its_run(component):
+    code = TINY.replace("# tiny", """
+    def forward(self, images):
+        assert images.shape[-2:] == (48, 40)
+        return super().forward(images)
+    """)
+    found = outcomes(component("backbone", code, SPEC, changes={"image": {"size": [48, 40]}}))
+    assert {name for name, one in found.items() if one.status != "ok"} == {"channels_and_strides", "least_size"}
 
 
 @pytest.mark.parametrize("begin", ["zeros_(stages['c3'].norm.weight)", "constant_(stages['c3'].norm.weight, 1e-6)"])

@@ -47,7 +47,7 @@ def same_seed_same_start(subject: Subject) -> None:
 def backbone_state_dict(subject: Subject) -> None:
     """A newly built one that loads its state dict gives the very same features."""
     source, target = copy.deepcopy(built(subject)), build(subject, 1)
-    inputs = batch(source)
+    inputs = batch(subject)
     with torch.no_grad():
         _losses(source.train(), inputs)  # so that statistics are not what they began as
     source.eval()
@@ -67,7 +67,7 @@ def gradients_arrive(subject: Subject) -> None:
     training = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
     if not training:
         raise NotApplicable("it has no parameters that train")
-    _backward(backbone.train(), batch(backbone))
+    _backward(backbone.train(), batch(subject))
     _must_reach(backbone, training)
 
 
@@ -88,7 +88,7 @@ def frozen_stages_rest(subject: Subject) -> None:
     freezer.apply(Progress(0, 1))
     before = {name: digest(tensor) for name, tensor in freezer.held().items()}
     model.train()
-    _backward(backbone, batch(backbone))
+    _backward(backbone, batch(subject))
     reached = [name for name, own in named.items() if id(own) in held_by and own.grad is not None]
     if reached:
         raise Nonconformity(expected, f"a gradient at {name_list(reached)}")

@@ -19,7 +19,7 @@ from ftengine.testing.randomness import global_seeds
 from ftengine.testing.subject import Subject
 
 LEAST_SIDE = 32
-"""Pixels a side of the smallest images, so that a level of a small stride has more than a few places."""
+"""Pixels a side of the smaller images, so that a level of a small stride has more than a few places."""
 
 EDGE = 5
 """By how many places a side of a level may fall short of H / stride: convolutions without padding lose its edge."""
@@ -73,14 +73,18 @@ def sizes(backbone: Backbone) -> tuple[tuple[int, int], tuple[int, int]]:
     return (side, side), (side + step, side + 2 * step)
 
 
-def images(backbone: Backbone, size: tuple[int, int], count: int = 2) -> Tensor:
-    """`count` different images (or clips) of noise, float [count, 3, …, H, W]; always the same ones."""
-    return torch.randn(backbone.input_shape(size, count), generator=torch.Generator().manual_seed(0))
+def images(backbone: Backbone, size: tuple[int, int], count: int, frames: int | None = None) -> Tensor:
+    """`count` different images of noise, float [count, 3, *size], or clips of `frames`; always the same ones."""
+    return torch.randn(backbone.input_shape(size, count, frames), generator=torch.Generator().manual_seed(0))
 
 
-def batch(backbone: Backbone) -> Tensor:
-    """Two small images."""
-    return images(backbone, sizes(backbone)[0])
+def batch(subject: Subject) -> Tensor:
+    """Two images of the small run's size, which a network that is built for one size takes as well."""
+    backbone, plan = built(subject), subject.plan
+    size = plan.config.image.size
+    if size is None or min(size) < backbone.min_size:
+        size = sizes(backbone)[0]
+    return images(backbone, size, 2, plan.frames)
 
 
 def features_of(backbone: Backbone, inputs: Tensor, seed: int = 0) -> dict[str, Tensor]:
@@ -123,7 +127,7 @@ def levels_as_declared(subject: Subject) -> None:
     without_grid = [level for level, stride in backbone.strides.items() if stride == 0]
     if without_grid != [level for level in levels if level == "pooled"]:
         raise Nonconformity("stride 0 for `pooled` and for no other level", str(backbone.strides))
-    returned = tuple(features_of(backbone, batch(backbone)))
+    returned = tuple(features_of(backbone, batch(subject)))
     if returned != levels:
         raise Nonconformity(f"that forward returns {in_order(levels)}", in_order(returned))
     for level in offered:
@@ -149,7 +153,7 @@ def channels_and_strides(subject: Subject) -> None:
     """Each level has the channels and the stride that it states, at two image sizes and for a single image."""
     backbone = built(subject)
     square, larger = sizes(backbone)
-    cases = [(square, images(backbone, square)), (larger, images(backbone, larger, 1))]
+    cases = [(square, images(backbone, square, 2)), (larger, images(backbone, larger, 1))]
     results = [(size, inputs, features_of(backbone, inputs)) for size, inputs in cases]
     for level, channels in backbone.channels.items():
         stride = backbone.strides[level]
@@ -200,8 +204,8 @@ def least_size(subject: Subject) -> None:
 def stages_compose(subject: Subject) -> None:
     """The stages, run one after the other and read by `feature`, give what `forward` gives."""
     backbone = built(subject)
-    whole, parts = features_of(backbone, batch(backbone)), {}
-    state = inputs = batch(backbone)
+    whole, parts = features_of(backbone, batch(subject)), {}
+    state = inputs = batch(subject)
     with torch.no_grad():
         for name, stage in backbone.stages.items():
             state = stage(state)
@@ -232,7 +236,7 @@ def later_stages_left_out(subject: Subject) -> None:
     if others:
         raise Nonconformity(f"names and shapes of the whole's state dict {asked}", f"others: {in_order(others[:5])}")
     part.load_state_dict({name: whole[name] for name in own})
-    inputs = batch(backbone)
+    inputs = batch(subject)
     features = features_of(backbone, inputs)
     wanted = {level: features[level] for level in kept}
     must_equal(f"the features of the whole {asked}", features_of(part, inputs), wanted)
@@ -242,7 +246,7 @@ def later_stages_left_out(subject: Subject) -> None:
 def eval_features(subject: Subject) -> None:
     """In eval mode an image has the same features each time and beside any others, and is left as it was."""
     backbone = built(subject)
-    inputs = batch(backbone)
+    inputs = batch(subject)
     before = inputs.clone()
     first = features_of(backbone, inputs, seed=0)
     if not torch.equal(inputs, before):
@@ -258,7 +262,7 @@ def eval_features(subject: Subject) -> None:
 def finite_features(subject: Subject) -> None:
     """Features are finite in float32 and under bfloat16 autocast, those of a black image as well."""
     backbone = build(subject)
-    inputs = batch(backbone)
+    inputs = batch(subject)
     inputs[1] = 0
     for precision, autocast in (("float32", False), ("bfloat16 autocast", True)):
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
@@ -275,7 +279,7 @@ def channels_last_features(subject: Subject) -> None:
     backbone = built(subject)
     if not backbone.channels_last:
         raise NotApplicable("it says channels_last=False")
-    inputs, laid_out = batch(backbone), copy.deepcopy(backbone)
+    inputs, laid_out = batch(subject), copy.deepcopy(backbone)
     flat, deep = torch.channels_last, torch.channels_last_3d
     for module in laid_out.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):

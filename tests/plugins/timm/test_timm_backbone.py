@@ -60,6 +60,9 @@ MORE = [
 ]
 
 
+(SPEC,) = register_backbones()
+
+
 def make(model: str, levels: tuple[str, ...] | None = None, weights: str | None = None, **options) -> Backbone:
     torch.manual_seed(0)
     return build(TimmOptions(model=model, **options), BackboneContext(weights=weights, levels=levels)).eval()
@@ -96,6 +99,7 @@ def check(name: str) -> Backbone:
         else:
             own = timm.create_model(name, features_only=True).eval()(images)
     assert tuple(features) == backbone.levels
+    assert set(backbone.levels) <= set(SPEC.levels)
     for level, feature in features.items():
         assert feature.shape[:2] == (2, backbone.channels[level])
         if level == "pooled":
@@ -274,7 +278,6 @@ def test_position_embeddings_of_another_size_are_resized_on_loading() -> None:
 
 
 def test_the_spec_is_open() -> None:
-    (spec,) = register_backbones()
-    assert spec.open_weights
-    assert spec.default_weights == "default"
-    assert spec.factory == "ftengine_timm.backbone:build"
+    assert SPEC.open_weights
+    assert SPEC.default_weights == "default"
+    assert SPEC.factory == "ftengine_timm.backbone:build"
