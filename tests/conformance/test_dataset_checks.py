@@ -282,6 +282,11 @@ class ThingOptions(DatasetOptions):
     assert (result.expected, result.found) == ("that the options promise fields of the spec: label", "values")
 
 
+def test_what_a_target_holds_beside_its_fields_may_be_anything(found):
+    wrong = "def target(self, index): return {**super().target(index), 'places': np.array(['a', None], object)}"
+    assert found("dataset_own_arrays", wrong).status == "ok"
+
+
 def test_splits_have_the_same_fields(found):
     end = """
 

@@ -411,3 +411,12 @@ def test_what_a_task_does_not_do_is_left_out(found, check, reason):
     silent = "index_map = Task.index_map\ndraw = Task.draw\nperfect = Task.perfect"
     result = found(check, silent, spec=SPEC.replace('soft=("label",)', ""))
     assert (result.status, result.reason) == ("left out", reason)
+
+
+def test_the_names_of_an_unknown_field_are_not_turned_round(found, monkeypatch):
+    monkeypatch.setattr("ftengine.testing.tasks.TARGET_FIELDS", {})
+    result = found("task_class_order")
+    assert (result.status, result.reason) == (
+        "left out",
+        "`label` is no field of the vocabulary: how it refers to its names is not known",
+    )

@@ -215,4 +215,6 @@ def _read(data: Dataset, index: int, *, copied: bool = True) -> dict[str, Any]:
 
 
 def _arrays(sample: Mapping[str, Any]) -> list[np.ndarray]:
-    return [value for value in (sample["image"], *sample["target"].values()) if isinstance(value, np.ndarray)]
+    """The arrays of numbers in a sample."""
+    values = (sample["image"], *sample["target"].values())
+    return [value for value in values if isinstance(value, np.ndarray) and value.dtype.kind in "biuf"]

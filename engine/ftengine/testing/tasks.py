@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ftengine.errors import name_list, unknown
 from ftengine.host import Component
-from ftengine.protocols import Dataset, Target
+from ftengine.protocols import TARGET_FIELDS, Dataset, Target
 from ftengine.specs import LossSpec, TaskSpec
 from ftengine.testing.checks import Nonconformity, NotApplicable, check
 from ftengine.testing.material import PLACE, new_task, samples
@@ -108,6 +108,8 @@ def task_class_order(subject: Subject) -> None:
     """The encoder of a split that names the same classes in another order gives the training split's indices."""
     found = samples(subject)
     field = found.plan.field
+    if field not in TARGET_FIELDS:
+        raise NotApplicable(f"`{field}` is no field of the vocabulary: how it refers to its names is not known")
     turned = Turned(found.val, field)
     encoder = found.task.encoder(turned, PLACE)
     for place, encoded in enumerate(found.encoded(found.task)):
