@@ -116,7 +116,7 @@ def _fewer(subject: Subject, *, large: bool) -> dict[str, Any]:
     own_data = subject.config["data"] != SMALL["data"]
     epochs = subject.config["train"]["epochs"]
     if large:
-        few = {} if own_data else {"data": {"limit": 8}}
+        few = {} if own_data else {"data": {"limit": 16, "val_fraction": 0.1}}
         return {**few, "train": {"epochs": 1, "batch_size": 2}}
     return {**({} if own_data else {"data": {"limit": 16}}), "train": {"epochs": min(epochs, 2)}}
 
