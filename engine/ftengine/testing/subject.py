@@ -181,7 +181,7 @@ class Subject:
         for item in sorted(self.host.select("task"), key=lambda item: item.plugin != self.component.plugin):
             shared = [one for one in spec.fields if one in cast(TaskSpec, item.spec).targets]
             if shared:
-                data = {"format": self.component.name, **spec.example, "limit": None, "val_fraction": None}
+                data = {"format": self.component.name, "limit": None, "val_fraction": None, **spec.example}
                 return {"task": item.name, "data": data}
         raise FtengineError(f"no task learns from what it provides: {name_list(spec.fields)}")
 
