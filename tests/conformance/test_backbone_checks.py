@@ -304,6 +304,14 @@ FAULTS = {
             "a gradient at stages.c1.conv.bias, ",
         ),
         (
+            TINY_BODY,
+            "def forward(self, images):\n"
+            "        self.stages['c1'].requires_grad_(True)\n"
+            "        return super().forward(images)",
+            "no gradient and no change in c1 when they are frozen",
+            "a gradient at stages.c1.conv.bias, ",
+        ),
+        (
             MADE,
             "stages['c1'].register_buffer('seen', torch.zeros(1))\n"
             "    stages['c1'].register_forward_hook(lambda stage, inputs, output: stage.seen.add_(1.0) and None)",
@@ -416,11 +424,14 @@ def test_the_checks_find_the_same_in_any_order(component):
 
 
 def test_a_network_for_one_size_is_checked_at_the_size_of_its_run(component):
-    code = TINY.replace("# tiny", """
+    code = TINY.replace(
+        "# tiny",
+        """
     def forward(self, images):
         assert images.shape[-2:] == (48, 40)
         return super().forward(images)
-    """)
+    """,
+    )
     found = outcomes(component("backbone", code, SPEC, changes={"image": {"size": [48, 40]}}))
     assert {name for name, one in found.items() if one.status != "ok"} == {"channels_and_strides", "least_size"}
 

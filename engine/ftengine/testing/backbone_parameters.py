@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -67,8 +68,7 @@ def gradients_arrive(subject: Subject) -> None:
     training = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
     if not training:
         raise NotApplicable("it has no parameters that train")
-    _backward(backbone.train(), batch(subject))
-    _must_reach(backbone, training)
+    _must_reach(training, _backward(backbone.train(), batch(subject)))
 
 
 @check("backbone")
@@ -88,15 +88,15 @@ def frozen_stages_rest(subject: Subject) -> None:
     freezer.apply(Progress(0, 1))
     before = {name: digest(tensor) for name, tensor in freezer.held().items()}
     model.train()
-    _backward(backbone, batch(subject))
-    reached = [name for name, own in named.items() if id(own) in held_by and own.grad is not None]
+    arrived = _backward(backbone, batch(subject))
+    reached = [name for name in arrived if id(named[name]) in held_by]
     if reached:
         raise Nonconformity(expected, f"a gradient at {name_list(reached)}")
     now = model.state_dict()
     moved = [name.removeprefix("backbone.") for name, own in before.items() if digest(now[name]) != own]
     if moved:
         raise Nonconformity(expected, f"that {name_list(moved)} changed in training mode")
-    _must_reach(backbone, training)
+    _must_reach(training, arrived)
 
 
 class _Frozen(FreezePolicy):
@@ -115,19 +115,35 @@ def _losses(backbone: Backbone, inputs: Tensor) -> Tensor:
         return torch.stack([feature.float().square().mean() for feature in backbone(inputs).values()]).sum()
 
 
-def _backward(backbone: Backbone, inputs: Tensor) -> None:
+def _backward(backbone: Backbone, inputs: Tensor) -> dict[str, bool]:
+    """The parameters that a gradient arrives at, and whether it is finite.
+
+    Each gradient is dropped once it has been looked at: all of them are as large as the network.
+    """
+    arrived: dict[str, bool] = {}
+
+    def look(name: str, parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            arrived[name] = bool(parameter.grad.isfinite().all())
+            parameter.grad = None
+
+    for name, parameter in backbone.named_parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(functools.partial(look, name))
     total = _losses(backbone, inputs)
-    if total.requires_grad:  # else nothing is reached, which is found out by looking
+    if total.requires_grad:  # else nothing is reached
         total.backward()  # type: ignore[no-untyped-call]
+    for name, parameter in backbone.named_parameters():
+        look(name, parameter)  # of one that forward itself has unfrozen
+    return arrived
 
 
-def _must_reach(backbone: Backbone, training: set[str]) -> None:
+def _must_reach(training: set[str], arrived: Mapping[str, bool]) -> None:
     expected = "a finite gradient at every parameter that trains, from all levels together"
-    parameters = dict(backbone.named_parameters())
-    lacking = [name for name in training if parameters[name].grad is None]
+    lacking = training - arrived.keys()
     if lacking:
         raise Nonconformity(expected, f"none at {name_list(lacking)}")
-    wrong = [name for name in training if not bool(parameters[name].grad.isfinite().all())]  # type: ignore[union-attr]
+    wrong = [name for name in training if not arrived[name]]
     if wrong:
         raise Nonconformity(expected, f"NaN or infinity at {name_list(wrong)}")
 

@@ -28,7 +28,7 @@ ROUNDING = 1e-4
 """How far features may be apart where the same sums are added up in another order, relative to the level's largest.
 
 float32 holds seven digits. The networks of torchvision lose one or two of them; a layout that is read wrongly, or an
-image that sees the others, is off by tens of percent.
+image that sees the others, is off by some percent at least.
 """
 
 SHUT = 1e-3
