@@ -129,7 +129,7 @@ def _backward(backbone: Backbone, inputs: Tensor) -> dict[str, bool]:
 
     for name, parameter in backbone.named_parameters():
         if parameter.requires_grad:
-            parameter.register_post_accumulate_grad_hook(functools.partial(look, name))
+            parameter.register_post_accumulate_grad_hook(functools.partial(look, name))  # type: ignore[no-untyped-call]
     total = _losses(backbone, inputs)
     if total.requires_grad:  # else nothing is reached
         total.backward()  # type: ignore[no-untyped-call]
