@@ -214,7 +214,7 @@ def policy_is_honoured(subject: Subject) -> None:
     sloped: set[str] = set()
     for name, one in parameters.items():
         if one.requires_grad:
-            one.register_post_accumulate_grad_hook(_noting(name, sloped))
+            one.register_post_accumulate_grad_hook(_noting(name, sloped))  # type: ignore[no-untyped-call]
     for epoch in range(min(len(found.epochs), EPOCHS)):
         run.step = epoch * run.steps_per_epoch
         run.begin_epoch(epoch)
