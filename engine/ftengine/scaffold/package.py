@@ -28,7 +28,7 @@ WITHOUT = {
     "dataset": "data: {format: digits, limit: 600}",
     "backbone": "backbone: {name: timm, model: test_resnet, weights: none}",
 }
-"""What the example says where there is no component of that kind; it needs the others less."""
+"""What the example says where there is no component of that kind; sections of the others it does without."""
 
 
 @dataclass(frozen=True)

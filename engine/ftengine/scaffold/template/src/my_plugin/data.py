@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from ftengine.errors import DataError, unknown
 from ftengine.protocols import Dataset, DatasetContext, Encoder, LabelMap, Prediction, Target, Task, TaskContext
 
@@ -74,6 +75,9 @@ class OneVsRest(Task):
     def describe(self, prediction: Prediction) -> dict[str, Any]:
         score = float(prediction["scores"][1])
         return {"label": self.labels.names[score > 0.5], "score": score}
+
+    def perfect(self, encoded: Mapping[str, np.ndarray]) -> Prediction:
+        return {"scores": torch.eye(2)[int(encoded["label"])]}
 
 
 class OneVsRestEncoder:
