@@ -46,9 +46,16 @@ PACKAGES = [
     Package(
         "ftengine-metric-learning",
         "digits.yaml",
-        ("data.limit=6", "image.size=16", "train.batch_size=8", "train.epochs=1", "train.workers=0"),
+        ("backbone.name=mobilenet_v3_small", "data.limit=6", "train.batch_size=8", "train.epochs=1", "train.workers=0"),
         ("loss/arcface",),
         ("map_at_r", "recall_at_1", "verification_auc"),
+    ),
+    Package(
+        "ftengine-video",
+        "moving_digits.yaml",
+        ("data.count=40", "data.frames=2", "train.batch_size=16", "train.epochs=1", "train.workers=0"),
+        ("loss/cross_entropy",),
+        ("accuracy", "mean_class_accuracy"),
     ),
 ]
 CONFIGS = [

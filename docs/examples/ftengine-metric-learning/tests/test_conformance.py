@@ -1,15 +1,31 @@
 """Every component passes the conformance kit."""
 
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from PIL import Image
+
 from ftengine.testing import PluginConformance
 
-# Small enough for a laptop, and what all components are for.
-SMALL = {
-    "image": {"size": 32},
-    "head": {"name": "metric_learning/embedding", "size": 16},
-    "train": {"batch_size": 8},
-}
+NOT_A_MEAN = "a mean over the pairs or triplets in the batch, which copies of its images add to"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def faces(tmp_path_factory):
+    """The tests run in a folder with six images of each of six people, which the config below names."""
+    folder = tmp_path_factory.mktemp("data")
+    for person in range(6):
+        (folder / "faces" / f"person{person}").mkdir(parents=True)
+        for index in range(6):
+            pixels = np.random.default_rng([person, index]).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "faces" / f"person{person}" / f"{index}.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield
 
 
 class TestMetricLearning(PluginConformance):
     plugin = "metric_learning"
-    config = SMALL
+    config: ClassVar = {"image": {"size": 32}, "backbone": {"name": "mobilenet_v3_small", "weights": "none"}}
+    configs: ClassVar = {"dataset folder": {"data": {"images": "faces"}}}

@@ -71,7 +71,7 @@ class Retrieval(EmbeddingMetric):
             return {f"recall_at_{k}": math.nan for k in self.k} | {"map_at_r": math.nan}
         length = min(max(int(wanted.max()), self.k[-1]), len(labels) - 1)
         ranks = torch.arange(1, length + 1)
-        found, precision = torch.zeros(len(self.k)), torch.zeros((), dtype=torch.float64)
+        found, precision = torch.zeros(len(self.k), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
         for block in asking.split(BLOCK):
             cosines = embeddings[block] @ embeddings.T
             cosines[torch.arange(len(block)), block] = -math.inf

@@ -88,4 +88,5 @@ def register_datasets() -> Iterator[DatasetSpec]:
         summary="scikit-learn's handwritten digits, alone or side by side; splits have classes of their own.",
         options=options.DigitsOptions,
         fields=("label",),
+        example={"limit": 8},
     )
