@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from ftengine.cli_new import new_plugin
 from ftengine.cli_options import option_rows
+from ftengine.cli_tables import Printer, printer
 from ftengine.errors import unknown
 from ftengine.host import KINDS, Component, Host, LookupProblem
 from ftengine.host_lookup import plural, singular, status_text
 from ftengine.plugin import API_VERSION
 from ftengine.testing.cli_check import check_plugin
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
 
 __all__ = ["plugins"]
 
@@ -53,9 +50,9 @@ def plugins(ctx: click.Context, kind: str | None, task: str | None, as_json: boo
         records = [{**vars(record), "notes": list(record.notes)} for record in host.plugins]
         _print_json({"api": list(API_VERSION), "plugins": records, "components": [_summary(item) for item in chosen]})
         return
-    console = _console()
-    _print_plugins(console, host)
-    _print_components(console, chosen)
+    output = printer()
+    _print_plugins(output, host)
+    _print_components(output, chosen)
 
 
 @plugins.command()
@@ -72,6 +69,7 @@ def show(name: str, kind: str | None, task: str | None, as_json: bool) -> None:
       factory     module:callable
       options     a list of: name, type, required, default, description
       schema      the options' JSON Schema
+      example     options to try it with
       details     what its kind adds, such as levels, weights or fields
     """
     host = Host.discover()
@@ -82,9 +80,8 @@ def show(name: str, kind: str | None, task: str | None, as_json: bool) -> None:
     if as_json:
         _print_json([_description(item) for item in found])
         return
-    console = _console()
     for item in found:
-        _print_component(console, item)
+        _print_component(printer(), item)
 
 
 plugins.add_command(check_plugin)
@@ -135,13 +132,14 @@ def _description(item: Component) -> dict[str, Any]:
         "factory": item.spec.factory,
         "options": [vars(row) for row in option_rows(item.spec.options)],
         "schema": item.spec.options.model_json_schema(),
+        "example": dict(item.spec.example),
         "details": _details(item),
     }
 
 
 def _details(item: Component) -> dict[str, Any]:
     """What the spec's kind adds to what every spec has."""
-    common = {"name", "factory", "summary", "options", "requires", "task"}
+    common = {"name", "factory", "summary", "options", "requires", "task", "example"}
     details = {key: value for key, value in vars(item.spec).items() if key not in common}
     if "targets" in details:
         details["targets"] = {field: vars(defaults) for field, defaults in details["targets"].items()}
@@ -155,86 +153,53 @@ def _print_json(value: Any) -> None:
 # --- text ------------------------------------------------------------------------------------------------------
 
 
-def _console() -> Console:
-    from rich.console import Console
-
-    console = Console(highlight=False, markup=False, emoji=False)
-    # A pipe has no width: every row stays on one line, so that grep and cut see all of it.
-    return console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=10_000)
-
-
-def _table(*columns: str) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _heading(console: Console, text: str) -> None:
-    console.print(text, style="bold")
-
-
-def _print_plugins(console: Console, host: Host) -> None:
+def _print_plugins(output: Printer, host: Host) -> None:
     colours = {"ok": "green", "disabled": "dim"}
-    _heading(console, f"Plugins ({len(host.plugins)})")
-    table = _table("name", "distribution", "version", "status", "cause")
-    for record in host.plugins:
-        style = colours.get(record.status, "red")
-        table.add_row(
-            record.name, record.distribution, record.version, _styled(record.status, style), record.cause or ""
-        )
-    console.print(table)
+    output.heading(f"Plugins ({len(host.plugins)})")
+    output.table(
+        ("name", "distribution", "version", "status", "cause"),
+        [(one.name, one.distribution, one.version, one.status, one.cause or "") for one in host.plugins],
+        [colours.get(one.status, "red") for one in host.plugins],
+    )
     for record in host.plugins:
         for note in record.notes:
-            console.print(f"note: {record.name}: {note}")
+            output.line(f"note: {record.name}: {note}")
 
 
-def _styled(text: str, style: str) -> Any:
-    from rich.text import Text
-
-    return Text(text, style)
-
-
-def _print_components(console: Console, chosen: Iterable[Component]) -> None:
+def _print_components(output: Printer, chosen: Iterable[Component]) -> None:
     groups: dict[tuple[int, str], list[Component]] = {}
     for item in chosen:
         groups.setdefault((KINDS.index(item.kind), item.task or ""), []).append(item)
     for (kind, task), items in sorted(groups.items()):
         title = plural(KINDS[kind]).capitalize() + (f" of {task}" if task else "")
-        console.print()
-        _heading(console, f"{title} ({len(items)})")
-        table = _table("name", "plugin", "summary")
-        for item in sorted(items, key=lambda item: item.name):
-            table.add_row(item.name, item.plugin, item.spec.summary)
-        console.print(table)
+        output.line()
+        output.heading(f"{title} ({len(items)})")
+        rows = [(item.name, item.plugin, item.spec.summary) for item in sorted(items, key=lambda item: item.name)]
+        output.table(("name", "plugin", "summary"), rows)
     if not groups:
-        console.print("\nNo components.")
+        output.line("\nNo components.")
 
 
-def _print_component(console: Console, item: Component) -> None:
-    _heading(console, f"{item.name}: {singular(item.kind)}" + (f" of {item.task}" if item.task else ""))
-    console.print(item.spec.summary)
-    facts = _table("", "")
-    facts.show_header = False
-    facts.add_row("plugin", item.plugin)
-    facts.add_row("factory", item.spec.factory)
+def _print_component(output: Printer, item: Component) -> None:
+    output.heading(f"{item.name}: {singular(item.kind)}" + (f" of {item.task}" if item.task else ""))
+    output.line(item.spec.summary)
+    facts = [("plugin", item.plugin), ("factory", item.spec.factory)]
     if item.spec.requires:
-        facts.add_row("requires", ", ".join(item.spec.requires))
-    for key, value in _details(item).items():
-        facts.add_row(key.replace("_", " "), _words(value))
-    console.print(facts)
+        facts.append(("requires", ", ".join(item.spec.requires)))
+    facts += [(key.replace("_", " "), _words(value)) for key, value in _details(item).items()]
+    if item.spec.example:
+        facts.append(("example", json.dumps(dict(item.spec.example), ensure_ascii=False)))
+    output.table(("", ""), facts)
     rows = option_rows(item.spec.options)
     if rows:
-        table = _table("option", "type", "default", "description")
-        for row in rows:
-            default = "(required)" if row.required else json.dumps(row.default, ensure_ascii=False)
-            table.add_row(row.name, row.type, default, row.description)
-        console.print(table)
+        defaults = ["(required)" if row.required else json.dumps(row.default, ensure_ascii=False) for row in rows]
+        output.table(
+            ("option", "type", "default", "description"),
+            [(row.name, row.type, default, row.description) for row, default in zip(rows, defaults, strict=True)],
+        )
     else:
-        console.print("It has no options.")
-    console.print()
+        output.line("It has no options.")
+    output.line()
 
 
 def _words(value: Any) -> str:
