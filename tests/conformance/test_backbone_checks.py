@@ -525,6 +525,11 @@ def test_weights_that_only_a_library_knows_need_not_be_there(result):
     assert result("published_weights", "backbone", code, spec).status == "ok"
 
 
+def test_a_factory_that_computes_with_values_is_run(result):
+    code = TINY.replace("# asked", "more['std'] = torch.linspace(0.2, 0.3, 3).tolist()")
+    assert result("run_is_finite", "backbone", code, SPEC).status == "ok"
+
+
 def test_only_the_latest_backbone_is_kept_and_it_is_the_subjects_own(component):
     first = component("backbone", TINY, SPEC)
     (second,) = subjects("wrong")

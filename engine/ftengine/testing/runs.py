@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
-from ftengine.build import make_backbone, make_streams, make_tasks
+from ftengine.build import make_streams, make_tasks
 from ftengine.document import Document
 from ftengine.errors import FtengineError, TrainingError, name_list
 from ftengine.identical import Comparison, compare_runs, metric_lines
@@ -20,6 +19,7 @@ from ftengine.resolve import resolve
 from ftengine.run import execute
 from ftengine.run_config import run_document
 from ftengine.signals import Signals
+from ftengine.testing.backbones import built
 from ftengine.testing.checks import Nonconformity, NotApplicable, check
 from ftengine.testing.randomness import global_seeds
 from ftengine.testing.subject import SMALL, Subject, merged
@@ -49,7 +49,7 @@ class SmallRun:
     @classmethod
     def of(cls, subject: Subject) -> SmallRun:
         """The subject's small run, of at most two epochs."""
-        large = subject.kind == "backbone" and _parameters(subject.plan) > LARGE
+        large = subject.kind == "backbone" and _parameters(subject) > LARGE
         plan = resolve(Document(merged(subject.config, _fewer(subject, large=large))))
         config = plan.config.train
         streams = make_streams(plan, make_tasks(plan))
@@ -121,9 +121,10 @@ def _fewer(subject: Subject, *, large: bool) -> dict[str, Any]:
     return {**({} if own_data else {"data": {"limit": 16}}), "train": {"epochs": min(epochs, 2)}}
 
 
-def _parameters(plan: Plan) -> int:
-    with torch.device("meta"):  # their values are not needed, and take seconds where there are many
-        return sum(parameter.numel() for parameter in make_backbone(plan).parameters())
+def _parameters(subject: Subject) -> int:
+    number = sum(parameter.numel() for parameter in built(subject).parameters())
+    built.cache_clear()  # the run needs the memory
+    return number
 
 
 @check()
