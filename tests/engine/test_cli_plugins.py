@@ -1,9 +1,11 @@
 """``ftengine plugins`` and ``ftengine plugins show``."""
 
 import json
+import re
 
 import pytest
 from click.testing import CliRunner
+from fake_distributions import HEADER
 
 from ftengine.cli import main
 from ftengine.plugin import API_VERSION
@@ -22,7 +24,7 @@ class TinyOptions(Options):
 def register_backbones():
     yield BackboneSpec(
         name="tiny", factory="acme.models:tiny", summary="Two stages.", options=TinyOptions, levels=("c1", "c2"),
-        weights=("V1", "V2"), default_weights="V2", requires=("no-such-dist",),
+        weights=("V1", "V2"), default_weights="V2", requires=("no-such-dist",), example={"path": "a.txt"},
     )
 """
 
@@ -45,6 +47,32 @@ def test_lists_plugins_with_status_and_cause(distributions):
     faulty = next(line for line in result.stdout.splitlines() if line.startswith("faulty"))
     assert "broken  OSError: a cause that is rather long, and is shown whole" in faulty
     assert faulty.rstrip().endswith("(faulty_plugin.py:4)"), "a pipe has no width"
+
+
+def test_two_plugins_that_claim_one_name_are_both_listed_and_refused(distributions):
+    for name in ("first", "second"):
+        distributions.install(f"{name}-dist", {"acme": (f"{name}_plugin", HEADER + ACME)})
+    rows = [line for line in invoke().stdout.splitlines() if line.startswith("acme ")]
+    assert [row.split()[:4] for row in rows] == [
+        ["acme", "first-dist", "1.0", "conflict"],
+        ["acme", "second-dist", "1.0", "conflict"],
+    ]
+    assert "second-dist 1.0 (second_plugin) claims the name 'acme' too; uninstall one of them" in rows[0]
+    assert "first-dist 1.0 (first_plugin) claims the name 'acme' too; uninstall one of them" in rows[1]
+    result = invoke("show", "acme/tiny")
+    assert result.exit_code == 2
+    assert "the plugin 'acme' (first-dist 1.0) is refused for a conflict" in result.stderr
+
+
+def test_a_terminal_and_a_pipe_get_the_same_words(distributions, monkeypatch):
+    distributions.plugin("acme", ACME)
+    piped = invoke().stdout
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "400")
+    coloured = invoke().stdout
+    assert "\x1b[" in coloured
+    assert re.sub(r"\x1b\[[\d;]*m", "", coloured).split() == piped.split()
+    assert "\x1b[" not in piped
 
 
 def test_lists_components_by_kind_and_task(distributions):
@@ -134,6 +162,7 @@ def test_show_prints_options_and_what_the_kind_adds(distributions):
     assert ["weights", "V1,", "V2"] in rows
     assert ["default", "weights", "V2"] in rows
     assert ["requires", "no-such-dist"] in rows
+    assert ["example", '{"path":', '"a.txt"}'] in rows
     assert ["width", "int", ">=", "1", "32", "Channels", "of", "the", "first", "stage."] in rows
     assert ["norm", "batch", "|", "group", '"batch"'] in rows
     assert ["depths", "list", "of", "int", "[1,", "2]"] in rows
@@ -171,6 +200,8 @@ def test_show_as_json(distributions):
     (found,) = json.loads(invoke("show", "acme/tiny", "--json").stdout)
     assert found["factory"] == "acme.models:tiny"
     assert found["details"]["levels"] == ["c1", "c2"]
+    assert found["example"] == {"path": "a.txt"}
+    assert "example" not in found["details"]
     assert found["schema"]["additionalProperties"] is False
     assert found["options"][0] == {
         "name": "width",
