@@ -4,11 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
+from clip_files import frames, write_clip
 from ftengine_video.clip_folder import chosen, clip_folder, in_order
 from ftengine_video.moving_digits import MovingDigits
 from ftengine_video.options import ClipFolderOptions, MovingDigitsOptions
 
-from conftest import frames, write_clip
 from ftengine.errors import DataError
 from ftengine.protocols import DatasetContext
 
