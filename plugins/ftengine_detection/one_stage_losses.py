@@ -17,6 +17,9 @@ from ftengine_detection.one_stage_options import FcosLossOptions, OneStageLossOp
 NOT_LEARNT = -2
 """What ``matched`` says of an anchor between background and object."""
 
+LEAST_SIDE = 1e-3
+"""Pixels: little, and still a difference in float32 of places up to 8192."""
+
 
 @dataclass(frozen=True)
 class Positives:
@@ -115,6 +118,8 @@ def _focal(options: OneStageLossOptions, logits: Tensor, positives: Positives) -
 
 
 def _overlap(form: Literal["giou", "ciou"], boxes: Tensor, wanted: Tensor) -> Tensor:
-    """1 - GIoU or CIoU of each pair: [P]."""
+    """1 - GIoU or CIoU of each pair: [P]. CIoU has no aspect ratio of a box without width and height: it gets some."""
+    if form == "ciou":
+        boxes = torch.cat([boxes[:, :2], torch.maximum(boxes[:, 2:], boxes[:, :2] + LEAST_SIDE)], dim=1)
     each: Tensor = (generalized_box_iou_loss if form == "giou" else complete_box_iou_loss)(boxes, wanted)
     return each

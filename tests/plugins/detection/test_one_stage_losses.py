@@ -144,6 +144,17 @@ def test_box_forms_and_centerness_of_fcos(form):
     assert terms["centerness"].item() == pytest.approx(centerness / 3, rel=1e-4)
 
 
+@pytest.mark.parametrize("form", ["giou", "ciou"])
+def test_a_box_without_area_has_a_loss_and_a_gradient(form):
+    """As FCOS predicts at first: its distances are cut off at 0."""
+    output = make_output(INSIDE)
+    output["bbox_regression"] = torch.zeros_like(output["bbox_regression"]).requires_grad_()
+    term = fcos(output, box=form)["box"]
+    term.backward()
+    assert 1 <= term.item() < 3
+    assert output["bbox_regression"].grad.isfinite().all()
+
+
 @pytest.mark.parametrize("run", [retinanet, fcos])
 def test_terms_are_weighted(run):
     output = make_output(INSIDE)
