@@ -178,6 +178,17 @@ def pooled(self, features): return self.first(super().pooled(features)).detach()
         "a gradient at each of its 4 parameters that train",
         "none in 3 steps at first.bias, first.weight",
     ),
+    "a weight that counts nothing": (
+        "head_gradients",
+        "classification",
+        """\
+def pooled(self, features):
+    return super().pooled(features) + 0 * self.fc.weight.mean()
+def forward(self, features, batch):
+    return {"logits": F.linear(self.pooled(features), self.fc.weight.detach(), self.fc.bias)}""",
+        "a gradient at each of its 2 parameters that train",
+        "none in 3 steps at fc.weight",
+    ),
     "targets are read in evaluation": (
         "head_unlabelled",
         "classification",

@@ -83,7 +83,7 @@ def head_gradients(subject: Subject) -> None:
         optimizer.zero_grad()
         terms = found.terms(found.forward(head, found.batch, seed=seed), found.batch, seed)
         torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
-        reached |= {name for name, value in named.items() if value.grad is not None and bool(value.grad.any())}
+        reached |= {name for name, value in named.items() if _is_reached(value)}
         if len(reached) == len(named):
             return
         optimizer.step()
@@ -186,6 +186,11 @@ def head_bf16(subject: Subject) -> None:
 def predicted(found: Bench, head: nn.Module, batch: Batch, features: Mapping[str, Tensor]) -> list[Prediction]:
     """What a head in eval mode says of a batch."""
     return head.predict(found.forward(head, batch, features), batch)  # type: ignore[arg-type, operator, no-any-return]
+
+
+def _is_reached(parameter: nn.Parameter) -> bool:
+    """Whether it has a gradient; that of a bias may be 0, as it is where a BatchNorm follows."""
+    return parameter.grad is not None and (parameter.dim() < 2 or bool(parameter.grad.any()))
 
 
 def _finite_loss(found: Bench, head: nn.Module, output: Output, batch: Batch, where: str) -> None:
