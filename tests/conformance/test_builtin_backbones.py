@@ -1,4 +1,4 @@
-"""The built-in backbones pass the conformance kit: a small one of each family by default, all of them when slow."""
+"""The built-in backbones pass the conformance kit: by default a small one of each family, and two whole runs."""
 
 import pytest
 
@@ -17,6 +17,9 @@ SMALL = {
     "vit_b_32",
     "swin_t",
 }
+# The smallest of their families have 129 and 87 million parameters: by default they are built once.
+LARGE = {"vgg11", "vit_b_32"}
+BUILT_ONCE = {"levels_as_declared", "channels_and_strides", "least_size", "stages_compose", "eval_features"}
 
 
 class TestTorchvision(PluginConformance):
@@ -24,7 +27,10 @@ class TestTorchvision(PluginConformance):
     configs = {"inception_v3": {"image": {"size": 75}}}  # noqa: RUF012
 
     def marks(self, subject, check):
-        return () if subject.component.name in SMALL else (pytest.mark.slow,)
+        name = subject.component.name
+        whole_run = check.name.startswith("run_") and name != "mobilenet_v3_small"
+        once_more = name in LARGE and check.kinds == ("backbone",) and check.name not in BUILT_ONCE
+        return (pytest.mark.slow,) if name not in SMALL or whole_run or once_more else ()
 
 
 def test_one_of_every_family_is_checked_by_default():
@@ -33,6 +39,9 @@ def test_one_of_every_family_is_checked_by_default():
 
 class TestTimm(PluginConformance):
     plugin = "timm"
+
+    def marks(self, subject, check):
+        return (pytest.mark.slow,) if check.name.startswith("run_") else ()
 
 
 class TestTimmTransformer(PluginConformance):
