@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,22 +11,18 @@ import yaml
 from ftengine.host import KINDS, Component, Host
 from ftengine.host_lookup import plural
 from ftengine.optimizers import OPTIMIZERS
-from ftengine.plugin import StrategySpec, TaskSpec
+from ftengine.plugin import StrategySpec
 from ftengine.schedule import SCHEDULES
 from reference.markdown import table as markdown_table
 
 
 def table(_: str) -> str:
     """A row for each kind (and task): the names of its built-in components."""
-    host = Host.discover()
-    plugins = {record.name for record in host.plugins if record.builtin}
-    builtin = [component for component in host.components if component.plugin in plugins]
-    tasks = [component.name for component in builtin if isinstance(component.spec, TaskSpec)]
+    tasks = [component.name for component in builtin("task", None)]
     rows = []
     for kind in KINDS:
-        own = [component for component in builtin if component.kind == kind]
         for task in [None, *tasks]:
-            names = _names([component for component in own if component.task == task])
+            names = _names(builtin(kind, task))
             if names:
                 rows.append((plural(kind) + (f" of {task}" if task else ""), names))
     rows.append(("optimizers", _code(OPTIMIZERS)))
@@ -87,9 +84,14 @@ def _plain(value: Any) -> Any:
 
 def builtin(kind: str, task: str | None) -> list[Component]:
     """The built-in components of a kind, and of a task where the kind belongs to one."""
+    return [one for one in _builtin() if (one.kind, one.task) == (kind, task)]
+
+
+@functools.cache
+def _builtin() -> list[Component]:
     host = Host.discover()
     plugins = {record.name for record in host.plugins if record.builtin}
-    return [one for one in host.components if (one.kind, one.task) == (kind, task) and one.plugin in plugins]
+    return [component for component in host.components if component.plugin in plugins]
 
 
 def _names(components: list[Component]) -> str:
