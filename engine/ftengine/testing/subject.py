@@ -179,10 +179,12 @@ class Subject:
         """The dataset alone, with a task that learns from one of its fields."""
         # A plugin's own task comes first: its datasets may be for that task only.
         for item in sorted(self.host.select("task"), key=lambda item: item.plugin != self.component.plugin):
-            shared = [one for one in spec.fields if one in cast(TaskSpec, item.spec).targets]
+            targets = cast(TaskSpec, item.spec).targets
+            shared = [one for one in targets if one in spec.fields]
             if shared:
                 data = {"format": self.component.name, "limit": None, "val_fraction": None, **spec.example}
-                return {"task": item.name, "data": data}
+                head = self._head(item.name, targets[shared[0]].head)
+                return {"task": item.name, "data": data, **({"head": head} if len(head) > 1 else {})}
         raise FtengineError(f"no task learns from what it provides: {name_list(spec.fields)}")
 
 
