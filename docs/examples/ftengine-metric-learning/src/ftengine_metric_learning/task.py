@@ -19,7 +19,7 @@ class EmbeddingTask(Task):
 
     `labels`, after `fit` or `load_state`, are the classes that have training samples; losses with a weight for each
     class learn these. In another split classes may be missing, and new: their indices come after the training
-    classes', in that split's order, and tell its images apart. They mean nothing beyond it.
+    classes', by name, and tell the split's images apart. They mean nothing beyond it.
     """
 
     labels: LabelMap
@@ -48,7 +48,7 @@ class EmbeddingTask(Task):
         names = _names(data, place)
         _labels(data, names, place)
         index = {name: number for number, name in enumerate(self.labels.names)}
-        for name in names:
+        for name in sorted(names):
             index.setdefault(name, len(index))
         return LabelEncoder(np.array([index[name] for name in names]))
 
