@@ -128,6 +128,7 @@ def install(project, site):
 
 SHORT = " --set train.epochs=1"
 SMALL = f"{SHORT} --set image.size=64 --set train.batch_size=4"
+BRIEF = f"{SMALL} --set schedule.warmup_epochs=0"
 SETTINGS = {
     "README.md": Setting(
         (insects, cells),
@@ -154,7 +155,7 @@ SETTINGS = {
         ("ResNet50_Weights.IMAGENET1K_V2",),
         {
             "uv run ftengine run --config configs/detection/digits": SHORT,
-            "uv run ftengine run --config configs/detection/bccd": f"{SMALL} --set head.preset=small",
+            "uv run ftengine run --config configs/detection/bccd": f"{BRIEF} --set head.preset=small",
         },
     ),
     "docs/segmentation.md": Setting(
@@ -162,7 +163,7 @@ SETTINGS = {
         ("ResNet50_Weights.IMAGENET1K_V2",),
         {
             "uv run ftengine run --config configs/segmentation/digits": SHORT,
-            "uv run ftengine run --config configs/segmentation/camvid": f"{SMALL} --set augment=[]",
+            "uv run ftengine run --config configs/segmentation/camvid": f"{BRIEF} --set augment=[]",
         },
     ),
     "docs/strategies.md": Setting(

@@ -18,6 +18,9 @@ from ftengine.cli import main
 PAGES = {label(page): page for page in [*ALL_PAGES, *sorted((ROOT / "docs" / "examples").glob("*/README.md"))]}
 SHOWN = {name: read(text(page)) for name, page in PAGES.items()}
 WITH_COMMANDS = [name for name, shown in SHOWN.items() if shown.commands]
+PACKAGES = [name for name in WITH_COMMANDS if name.startswith("docs/examples/")]
+"""Pages of example packages; that their configs have no mistakes is in test_example_packages.py."""
+
 UV_IS_THERE = "python -m pip install uv && "
 LIGHT = (("config", "check"), ("config", "show"), ("config", "schema"), ("plugins", "show"), ("plugins",))
 """Commands that load no torch; with any --help they are run in every test run, the others when slow tests are."""
@@ -84,6 +87,29 @@ def test_light_commands_print_what_is_shown(name, folder):
             result = CliRunner().invoke(main, words(step)[1:], prog_name="ftengine", terminal_width=78)
             assert result.exit_code == 0, f"{step.text}\n{result.output}"
             assert missing(step.shown, result.output) is None, step.text
+
+
+def given(command, option):
+    """What follows an option in a command, each time."""
+    found = shlex.split(command)
+    return [found[place + 1] for place, word in enumerate(found) if word == option]
+
+
+@pytest.mark.parametrize("name", [name for name in WITH_COMMANDS if name not in PACKAGES])
+def test_the_configs_of_heavy_commands_have_no_mistakes(name, folder):
+    """Before anything trains, as in the slow test below: the files are there, and what makes them smaller fits them."""
+    setting = SETTINGS.get(name, Setting())
+    for step in SHOWN[name].steps:
+        if isinstance(step, File):
+            write(step, folder)
+        elif step.not_run is None and not any(shown.startswith("Error:") for shown in step.shown):
+            line = smaller(setting, step.text)
+            made_before = [value for value in given(line, "--set") if not value.startswith("backbone.weights=run:")]
+            assert [file for file in given(line, "--retain") if not Path(file).is_file()] == []
+            for config in given(line, "--config"):
+                settings = [word for value in made_before for word in ("--set", value)]
+                result = CliRunner().invoke(main, ["config", "check", config, *settings])
+                assert result.exit_code == 0, f"{line}\n{result.output}"
 
 
 @pytest.fixture(scope="session")
