@@ -143,6 +143,29 @@ def test_randomness_is_told_from_a_lost_state(found):
     assert answer.found.endswith("two runs without a stop differ too: see run_repeats")
 
 
+def test_a_run_that_cannot_be_resumed_is_told_by_that_check_alone(component):
+    from ftengine.testing.kit import find_check, run_check
+
+    code = """
+    from ftengine.protocols import FreezePolicy
+
+    class Thing(FreezePolicy):
+        def frozen(self, stages, progress):
+            return {"c1"}
+        def load_state(self, state):
+            raise RuntimeError("there is nothing to load")
+
+    def thing(options, context):
+        return Thing()
+    """
+    subject = component("freeze", code, changes=SMALL)
+    for _ in range(2):
+        assert run_check(find_check("run_repeats"), subject).status == "ok"
+        answer = run_check(find_check("run_resumes"), subject)
+        assert (answer.status, answer.expected) == ("failed", "no error")
+        assert "there is nothing to load" in answer.found
+
+
 DATA = """
 import os
 import numpy as np
