@@ -1,4 +1,4 @@
-"""The built-in backbones pass the conformance kit: by default a small one of each family, and two whole runs."""
+"""The built-in backbones pass the conformance kit: by default a small one of each family, one in whole runs."""
 
 import pytest
 
@@ -28,7 +28,7 @@ class TestTorchvision(PluginConformance):
 
     def marks(self, subject, check):
         name = subject.component.name
-        whole_run = check.name.startswith("run_") and name != "mobilenet_v3_small"
+        whole_run = check.name.startswith("run_")
         once_more = name in LARGE and check.kinds == ("backbone",) and check.name not in BUILT_ONCE
         return (pytest.mark.slow,) if name not in SMALL or whole_run or once_more else ()
 
@@ -37,8 +37,9 @@ def test_one_of_every_family_is_checked_by_default():
     assert sorted(FAMILY[name] for name in SMALL) == sorted(set(FAMILY.values()))
 
 
-class TestTimm(PluginConformance):
+class TestTimmConvolutions(PluginConformance):
     plugin = "timm"
+    config = {"backbone": {"model": "test_resnet"}}  # noqa: RUF012
 
     def marks(self, subject, check):
         return (pytest.mark.slow,) if check.name.startswith("run_") else ()
@@ -47,6 +48,11 @@ class TestTimm(PluginConformance):
 class TestTimmTransformer(PluginConformance):
     plugin = "timm"
     config = {"backbone": {"model": "test_vit"}}  # noqa: RUF012
+
+
+@pytest.mark.slow
+class TestTimm(PluginConformance):
+    plugin = "timm"
 
 
 @pytest.mark.slow
