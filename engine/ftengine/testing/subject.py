@@ -72,15 +72,8 @@ class Subject:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The small run that uses it."""
-        own = self._own({"name": self.component.name, **self.component.spec.example})
-        config = merged(merged(SMALL, own), self.changes)
-        # Where changes meant for a whole plugin name one component for all the others to be tried with, it is itself.
-        section = "data" if self.kind == "dataset" else self.kind
-        wanted, found = own.get(section), config.get(section)
-        found = {"name": found} if isinstance(found, str) else found
-        if isinstance(wanted, dict) and isinstance(found, dict) and _another(found, wanted):
-            config[section] = merged({}, wanted)
-        return config
+        named = {"name": self.component.name, **self.component.spec.example}
+        return merged(merged(SMALL, self._own(named)), self.changes)
 
     @cached_property
     def plan(self) -> Plan:
@@ -206,7 +199,7 @@ def subjects(
         if any(record.name == name for record in host.plugins):
             return []  # it has observers only
         raise FtengineError(unknown("plugin or component", name, names))
-    made = [Subject(item, host, config or {}) for item in found]
+    made = [Subject(item, host, _meant_for(item, config or {})) for item in found]
     for key, changes in (configs or {}).items():
         own = [subject for subject in made if key in subject.keys]
         if not own:
@@ -225,6 +218,14 @@ def _left_to(strategy: StrategySpec) -> dict[str, Any]:
             named = not isinstance(value, Mapping) or "name" in value
             changes[section] = None if named else dict.fromkeys(value)
     return changes
+
+
+def _meant_for(component: Component, config: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` without the section that names another component of this one's kind: it is for all the others."""
+    section, key = ("data", "format") if component.kind == "dataset" else (component.kind, "name")
+    given = config.get(section)
+    name = given.get(key) if isinstance(given, Mapping) else given
+    return {one: value for one, value in config.items() if one != section or name in (None, component.name)}
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,60 @@
+"""The small run that a component is checked in: what an author lays over it, for all components and for one."""
+
+import pytest
+
+from ftengine.testing.subject import subjects
+
+PLUGIN = """
+from pydantic import Field
+from ftengine.plugin import *
+
+FTENGINE_API = (1, 1)
+
+class Width(Options):
+    width: int = Field(8, description="Channels.")
+
+@hookimpl
+def register_backbones():
+    for name in ("small", "large"):
+        yield BackboneSpec(name=name, factory="nowhere:thing", summary="A thing.", options=Width)
+
+@hookimpl
+def register_datasets():
+    yield DatasetSpec(name="things", factory="nowhere:thing", summary="Things.", fields=("label",))
+"""
+CONFIG = {"backbone": {"name": "mine/small", "weights": "none", "width": 4}, "data": {"format": "digits", "limit": 9}}
+
+
+@pytest.fixture
+def configs(install_plugin):
+    """The small run's config of each component, by name, with what is laid over it."""
+    install_plugin("mine", PLUGIN)
+
+    def make(config, configs=None):
+        return {subject.component.name: subject.config for subject in subjects("mine", config, configs)}
+
+    return make
+
+
+def test_a_component_that_all_are_tried_with_does_not_take_another_ones_place(configs):
+    found = configs(CONFIG)
+    assert found["mine/small"]["backbone"] == {"name": "mine/small", "weights": "none", "width": 4}
+    assert found["mine/large"]["backbone"] == {"name": "mine/large", "weights": "none"}
+    assert found["mine/large"]["data"]["limit"] == 9
+    assert found["mine/things"]["backbone"]["width"] == 4
+    assert found["mine/things"]["data"] == {"format": "mine/things"}
+
+
+def test_what_is_said_of_one_component_is_laid_over_that(configs):
+    found = configs(CONFIG, {"backbone large": {"backbone": {"width": 2}}, "things": {"data": {"train": "here"}}})
+    assert found["mine/large"]["backbone"] == {"name": "mine/large", "weights": "none", "width": 2}
+    assert found["mine/things"]["data"] == {"format": "mine/things", "train": "here"}
+
+
+def test_options_alone_are_for_every_component(configs):
+    found = configs({"backbone": {"width": 3}, "data": {"val_fraction": 0.5}})
+    assert {name: one["backbone"].get("width") for name, one in found.items() if "a" in name} == {
+        "mine/small": 3,
+        "mine/large": 3,
+    }
+    assert found["mine/things"]["data"] == {"format": "mine/things", "val_fraction": 0.5}
