@@ -21,16 +21,16 @@ class Stripes(Dataset):
 
     def __init__(self, options: StripesOptions, context: DatasetContext) -> None:
         self.names = {"label": ("upright", "lying")}
-        self.count = options.count
+        self.labels = [index % 2 for index in range(options.count)]
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.labels)
 
     def sample_id(self, index: int) -> str:
         return f"stripes-{index}"
 
     def target(self, index: int) -> Target:
-        return {"label": index % 2}
+        return {"label": self.labels[index]}
 
     def size(self, index: int) -> tuple[int, int]:
         return SIZE, SIZE
@@ -38,7 +38,7 @@ class Stripes(Dataset):
     def image(self, index: int) -> np.ndarray:
         random = np.random.default_rng(index)
         wave = np.sin(np.arange(SIZE) * random.uniform(0.5, 1.5))
-        plane = np.broadcast_to(wave if index % 2 == 0 else wave[:, None], (SIZE, SIZE))
+        plane = np.broadcast_to(wave[:, None] if self.labels[index] else wave, (SIZE, SIZE))
         grey = 128 + 60 * plane + random.normal(0, 20, (SIZE, SIZE))
         return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=-1)
 
