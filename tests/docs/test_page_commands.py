@@ -64,11 +64,20 @@ def is_light(command):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The reader's folder: a clone's configs, and nothing else."""
+    """The reader's folder: a clone's configs, and nothing else. Packages that pages write are imported from it."""
     shutil.copytree(ROOT / "configs", tmp_path / "page" / "configs")
     monkeypatch.chdir(tmp_path / "page")
     monkeypatch.syspath_prepend(str(tmp_path / "page"))
-    return tmp_path / "page"
+    for module in acme():
+        monkeypatch.delitem(sys.modules, module)
+    yield tmp_path / "page"
+    for module in acme():
+        del sys.modules[module]
+
+
+def acme():
+    """The imported modules of packages of the name that pages and tests both use."""
+    return [module for module in sys.modules if module.partition(".")[0] == "acme_vision"]
 
 
 def write(step, folder):

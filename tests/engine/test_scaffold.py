@@ -73,27 +73,27 @@ def test_a_backbone_a_loss_and_a_metric_are_at_most_120_lines(folder):
     files = [path for path in (folder / "made-default").rglob("*") if path.is_file()]
     lines = [line for path in files for line in path.read_text().splitlines() if line.strip()]
     assert len(lines) <= 120
-    assert package("acme-vision", DEFAULT).lines == len(lines)
+    assert package("orchid-vision", DEFAULT).lines == len(lines)
 
 
 def test_the_command_writes_the_files_and_says_what_comes_next(cli, tmp_path):
-    result = cli("plugins", "new", "acme-vision", "--directory", tmp_path)
+    result = cli("plugins", "new", "orchid-vision", "--directory", tmp_path)
     assert result.exit_code == 0, result.output
-    made = tmp_path / "acme-vision"
+    made = tmp_path / "orchid-vision"
     files = {str(path.relative_to(made)) for path in made.rglob("*") if path.is_file()}
     assert files == {
         "pyproject.toml",
         "README.md",
         ".gitignore",
         "example.yaml",
-        "src/acme_vision/__init__.py",
-        "src/acme_vision/plugin.py",
-        "src/acme_vision/models.py",
-        "src/acme_vision/training.py",
-        "tests/test_acme_vision.py",
+        "src/orchid_vision/__init__.py",
+        "src/orchid_vision/plugin.py",
+        "src/orchid_vision/models.py",
+        "src/orchid_vision/training.py",
+        "tests/test_orchid_vision.py",
     }
     first, *listed = result.stdout.splitlines()
-    assert first == f"{made}: backbone acme_vision/tiny, loss acme_vision/tempered, metric acme_vision/error_rate"
+    assert first == f"{made}: backbone orchid_vision/tiny, loss orchid_vision/tempered, metric orchid_vision/error_rate"
     assert {line.strip() for line in listed[: len(files)]} == files
     commands = [f"pip install -e {made}", f"ftengine run --config {made}/example.yaml", f"pytest {made}"]
     assert [line.strip() for line in listed[len(files) + 1 :]] == commands
@@ -195,8 +195,8 @@ def test_the_written_tests_find_a_component_that_is_wrong(folder, site):
     ("name", "reason", "usable"),
     [
         ("3d-nets", "is no identifier", "plugin-3d-nets"),
-        ("acme vision", "is no identifier", "acme-vision"),
-        ("nets/acme", "is no identifier", "nets-acme"),
+        ("orchid vision", "is no identifier", "orchid-vision"),
+        ("nets/orchid", "is no identifier", "nets-orchid"),
         ("übung", "is no identifier", "ubung"),
         ("", "is no identifier", "my-plugin"),
         ("class", "gives a module 'class', which is a Python keyword", "class-plugin"),
@@ -218,19 +218,19 @@ def test_a_name_that_cannot_be_used_gets_the_nearest_that_can(name, reason, usab
 
 
 def test_the_name_of_an_installed_plugin_is_refused(cli, tmp_path, distributions):
-    distributions.plugin("acme_vision", "")
-    result = cli("plugins", "new", "acme-vision", "--directory", tmp_path)
+    distributions.plugin("orchid_vision", "")
+    result = cli("plugins", "new", "orchid-vision", "--directory", tmp_path)
     assert result.exit_code == 2
-    assert "'acme-vision' is the name of an installed plugin (acme_vision-dist 1.0)" in result.stderr
+    assert "'orchid-vision' is the name of an installed plugin (orchid_vision-dist 1.0)" in result.stderr
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, Path.touch], ids=["folder", "file"])
 def test_an_existing_folder_is_refused_and_left_alone(make, cli, tmp_path):
-    make(tmp_path / "acme-vision")
-    result = cli("plugins", "new", "acme-vision", "--directory", tmp_path)
+    make(tmp_path / "orchid-vision")
+    result = cli("plugins", "new", "orchid-vision", "--directory", tmp_path)
     assert result.exit_code == 2
-    assert f"'acme-vision' has a folder already: {tmp_path / 'acme-vision'}" in result.stderr
-    assert "'acme-vision-plugin'" in result.stderr
+    assert f"'orchid-vision' has a folder already: {tmp_path / 'orchid-vision'}" in result.stderr
+    assert "'orchid-vision-plugin'" in result.stderr
     assert len(list(tmp_path.rglob("*"))) == 1
 
 
@@ -243,7 +243,7 @@ def test_an_existing_folder_is_refused_and_left_alone(make, cli, tmp_path):
     ],
 )
 def test_an_unknown_kind_gets_the_nearest(kinds, message, cli, tmp_path):
-    result = cli("plugins", "new", "acme", "--kind", kinds, "--directory", tmp_path)
+    result = cli("plugins", "new", "orchid", "--kind", kinds, "--directory", tmp_path)
     assert result.exit_code == 2
     assert message in result.stderr
     assert list(tmp_path.iterdir()) == []
@@ -251,7 +251,7 @@ def test_an_unknown_kind_gets_the_nearest(kinds, message, cli, tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named(cli, tmp_path):
     (tmp_path / "file").touch()
-    result = cli("plugins", "new", "acme", "--directory", tmp_path / "file" / "below")
+    result = cli("plugins", "new", "orchid", "--directory", tmp_path / "file" / "below")
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: {tmp_path / 'file'}")
 
@@ -266,19 +266,19 @@ def test_a_failure_halfway_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_text", fail)
     with pytest.raises(OSError, match="No space left"):
-        package("acme", DEFAULT).write(tmp_path / "acme")
+        package("orchid", DEFAULT).write(tmp_path / "orchid")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_of_that_module_in_the_current_one_is_no_module(tmp_path, monkeypatch):
-    (tmp_path / "acme_vision").mkdir()
+    (tmp_path / "orchid_vision").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert problem("acme-vision", tmp_path) is None
-    (tmp_path / "acme_vision" / "__init__.py").touch()
+    assert problem("orchid-vision", tmp_path) is None
+    (tmp_path / "orchid_vision" / "__init__.py").touch()
     importlib.invalidate_caches()
-    assert "already installed" in problem("acme-vision", tmp_path)
-    assert nearest_usable("acme-vision", tmp_path) == "acme-vision-plugin"
+    assert "already installed" in problem("orchid-vision", tmp_path)
+    assert nearest_usable("orchid-vision", tmp_path) == "orchid-vision-plugin"
 
 
 # --- cutting ---------------------------------------------------------------------------------------------------

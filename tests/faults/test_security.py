@@ -97,9 +97,18 @@ def offences(file, tree):
             yield "Image.open of any format"
 
 
+ALLOWED = {
+    # Asks whether a name of one part is taken; that imports nothing.
+    "engine/ftengine/scaffold/naming.py": {"importlib.util.find_spec"},
+    # For plugin authors: the source of an installed plugin, and copies made and read back in memory.
+    "engine/ftengine/testing/components.py": {"importlib.util.find_spec"},
+    "engine/ftengine/testing/same.py": {"imports pickle"},
+}
+
+
 def test_nothing_that_can_run_code_is_imported():
     assert len(TREES) > 100
-    found = {file: list(offences(file, tree)) for file, tree in TREES.items()}
+    found = {file: set(offences(file, tree)) - ALLOWED.get(file, set()) for file, tree in TREES.items()}
     assert {file: names for file, names in found.items() if names} == {}
     loaders = [
         ast.unparse(node.bases[0])

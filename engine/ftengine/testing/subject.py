@@ -122,7 +122,9 @@ class Subject:
         from ftengine.signals import Signals
 
         plan = resolve(Document(merged(self.config, changes))) if changes else self.plan
-        return assemble(plan, Path(tempfile.gettempdir()) / "nowhere", Console(quiet=True), Signals(), resume=False)
+        training = assemble(plan, Path(tempfile.gettempdir()) / "nowhere", Console(quiet=True), Signals(), resume=False)
+        training.tracker.silent = True  # nothing is written, not even a step that broke
+        return training
 
     def _own(self, named: dict[str, Any]) -> dict[str, Any]:
         """What the small run must say to use the component, which is `named` with its options."""

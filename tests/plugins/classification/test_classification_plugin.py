@@ -36,7 +36,7 @@ def test_every_factory_makes_its_kind_with_default_options(spec, field):
         field=field, labels=names, multi_label=field == "labels", threshold=0.5, counts=np.full(6, 2), samples=20
     )
     features = {"channels": {"c5": 8}, "strides": {"c5": 32}, "backbone": "resnet18", "weights": None}
-    known = {"task": task, "field": field, **features}
+    known = {"task": task, "field": field, "head": None, **features}
     made = factory(spec.options(), context(**{key: known[key] for key in context.__dataclass_fields__}))
     assert isinstance(made, kind)
     if spec.kind == "metric":

@@ -28,6 +28,7 @@ def test_every_factory_makes_its_kind_with_default_options(spec):
     known = {
         "task": SimpleNamespace(field="mask", labels=LabelMap(tuple("abcdef"), ignore=255), pixels=None),
         "field": "mask",
+        "head": None,
         "channels": dict.fromkeys(LEVELS, 16),
         "strides": LEVELS,
         "backbone": "resnet18",
