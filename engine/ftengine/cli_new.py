@@ -39,11 +39,11 @@ def _kinds(ctx: click.Context, parameter: click.Parameter, value: str) -> list[s
     help="Where its folder is made; default: the current folder.",
 )
 def new_plugin(name: str, kinds: list[str], directory: Path) -> None:
-    """Write a plugin to begin with: the distribution NAME, in a new folder NAME.
+    """Write a plugin to begin with, in a new folder NAME.
 
-    The plugin and its module are called as the distribution, in lower case with underscores: those of acme-vision are
-    acme_vision, and a config says acme_vision/tiny. The folder has the components, an example config that uses each of
-    them, and tests that pass as they are written.
+    NAME is the distribution's. The plugin and its module are called as it is, in lower case with underscores: those of
+    acme-vision are acme_vision, and a config says acme_vision/tiny. The folder has the components, an example config
+    that uses each of them, and tests that pass as they are written.
     """
     from ftengine.scaffold.naming import nearest_usable, problem
     from ftengine.scaffold.package import package
