@@ -161,7 +161,7 @@ def _printed(page, printer, content):
 def shape(line, alike=()):
     """A line without what differs from run to run: numbers, widths, names in `alike`, and which epoch was best."""
     line = re.sub(r"[━─]+", "─", line)
-    line = re.sub(r"\d[\d,.:]*(?:e[+-]?\d+)?(?:-\d+)*", "0", line)
+    line = re.sub(r"\d{1,3}(?:,\d{3})+(?![\d.])|\d[\d.:]*(?:e[+-]?\d+)?(?:-\d+)*", "0", line)
     for name in alike:
         line = re.sub(rf"\b{name}\b", alike[0], line)
     return re.sub(r"\s+", " ", line).strip().removesuffix(" best")

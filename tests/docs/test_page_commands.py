@@ -240,4 +240,6 @@ def test_what_is_printed_is_compared_by_its_shape():
     assert missing(["epoch 2/4  loss 0.1  |  accuracy 0.9", "…", "━━┓"], printed) is None
     assert missing(["epoch 2/4  loss 0.1  |  f1 0.9"], printed) is not None
     assert missing(["━━┓", "epoch 1/4  loss 1  |  accuracy 1"], printed) == "epoch 1/4  loss 1  |  accuracy 1"
-    assert missing(["ants,0.87"], "bees,0.61\n", ("ants", "bees")) is None
+    assert missing(["ants,0.87,1.0,4.9e-10"], "bees,0.61,0.2,0.3\n", ("ants", "bees")) is None
+    assert missing(["ants,0.87,1.0"], "ants,0.61\n") is not None
+    assert missing(["1,438 train, 359 val"], "47 train, 12 val\n") is None
