@@ -45,7 +45,7 @@ def photos(folder):
 
 def insects(folder):
     """The README's photos, and the one that it predicts."""
-    for number in range(24):
+    for number in range(60):
         picture(folder / "photos" / "train" / ("ants", "bees")[number % 2] / f"{number}.jpg", number)
     picture(folder / "new-photos" / "1053149811_f62a3410d3.jpg")
     (folder / "bad.yaml").write_text(
@@ -134,6 +134,7 @@ SETTINGS = {
         (insects, cells),
         ("ResNet18_Weights.IMAGENET1K_V1", "FasterRCNN_ResNet50_FPN_Weights.COCO_V1"),
         {
+            "ftengine run --config insects.yaml": " --set image.size=64",
             "ftengine run --config cells.yaml": SMALL,
             "ftengine compare": " --strategies probe,full --seeds 1 --budget 20s --set image.size=64",
         },
