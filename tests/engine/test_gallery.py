@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from drawing import Boxes, Masks, Plain, Squares, boxes_of, mask_of
 
+from drawing import Boxes, Masks, Plain, Squares, boxes_of, mask_of
 from ftengine.files import whole
 from ftengine.gallery import LARGEST, Gallery, safe
 from ftengine.images import read_image

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from drawing import Boxes, Masks, Plain, boxes_of, mask_of
 from PIL import Image
 
+from drawing import Boxes, Masks, Plain, boxes_of, mask_of
 from ftengine.errors import DataError
 from ftengine.images import read_image
 from ftengine.predict_files import PredictionFiles, as_csv, distinct_names, form_of, image_ids
