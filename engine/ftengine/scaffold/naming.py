@@ -31,8 +31,8 @@ def problem(name: str, parent: Path) -> str | None:
         return f"gives a module {module!r}, which is a Python keyword"
     for claim in read_claims()[0]:
         if module_of(claim.name) == module:
-            origin = "built-in" if claim.builtin else "installed"
-            return f"is the name of an {origin} plugin ({claim.distribution} {claim.version})".replace("an b", "a b")
+            origin = "a built-in" if claim.builtin else "an installed"
+            return f"is the name of {origin} plugin ({claim.distribution} {claim.version})"
     if module in sys.stdlib_module_names:
         return f"gives a module {module!r}, which is the standard library's"
     try:
