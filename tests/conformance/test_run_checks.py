@@ -200,6 +200,15 @@ def test_what_a_worker_reads_must_be_the_same(result, plus, status):
         assert "differences: model.safetensors" in answer.found
 
 
+def test_ctrl_c_ends_the_kit_and_is_no_fault_of_the_component(component):
+    from ftengine.testing.kit import find_check, run_check
+
+    code = LOSS.format(value="value if self.calls < 3 else (os.kill(os.getpid(), signal.SIGINT), value)[1]")
+    subject = component("loss", "import os, signal\n" + code, SPEC, changes=SMALL)
+    with pytest.raises(KeyboardInterrupt):
+        run_check(find_check("run_is_finite"), subject)
+
+
 def test_a_long_run_is_cut_short(component):
     from ftengine.testing.runs import STEPS, SmallRun
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 import threading
 from contextlib import suppress
@@ -21,7 +22,7 @@ from ftengine.plan import Plan
 from ftengine.resolve import resolve
 from ftengine.run import execute
 from ftengine.run_config import run_document
-from ftengine.signals import Signals
+from ftengine.signals import Interrupted, Signals
 from ftengine.testing.backbones import built
 from ftengine.testing.checks import Nonconformity, NotApplicable, check
 from ftengine.testing.randomness import global_seeds
@@ -87,8 +88,11 @@ class SmallRun:
     def _execute(self, plan: Plan, directory: Path, seed: int, stop: int | None, *, resume: bool) -> None:
         if threading.current_thread() is not threading.main_thread():
             raise NotApplicable("a run is stopped by a signal, which only the main thread gets: run the kit there")
-        with Signals() as signals, global_seeds(seed):
+        with Signals() as signals, global_seeds(seed), suppress(Interrupted):
             execute(plan, directory, Console(quiet=True), signals, resume=resume, stop_after=stop)
+        stopped = stop is not None and (directory / "checkpoints" / f"step-{stop:08d}").is_dir()
+        if signals.received is not None and (signals.received != signal.SIGTERM or not stopped):
+            signal.raise_signal(signals.received)  # it was meant for the kit
 
     def compared(self, directory: Path) -> Comparison:
         """The whole run and the one in `directory`, which is removed: large ones would fill the disk."""
