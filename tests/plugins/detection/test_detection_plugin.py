@@ -28,7 +28,15 @@ def test_every_factory_makes_its_kind_with_default_options(spec):
     assert issubclass(spec.options, Options)
     _, kind, context = KINDS[spec.kind]
     task = SimpleNamespace(field="boxes", labels=LabelMap(("a", "b")), counts=np.array([3, 4]), samples=5)
-    known = {"task": task, "field": "boxes", "channels": CHANNELS, "strides": STRIDES, "backbone": "", "weights": None}
+    known = {
+        "task": task,
+        "field": "boxes",
+        "head": None,
+        "channels": CHANNELS,
+        "strides": STRIDES,
+        "backbone": "",
+        "weights": None,
+    }
     made = factory(spec.options(), context(**{key: known[key] for key in context.__dataclass_fields__}))
     assert isinstance(made, kind)
 

@@ -27,7 +27,7 @@ def test_every_factory_makes_its_kind_with_default_options(spec):
     _, kind, context = KINDS[spec.kind]
     task = SimpleNamespace(names=("a", "b"), transforms=("none", "log"), mean=np.zeros(2), std=np.ones(2))
     features = {"channels": {"c5": 8}, "strides": {"c5": 32}, "backbone": "resnet18", "weights": None}
-    known = {"task": task, "field": "values", **features}
+    known = {"task": task, "field": "values", "head": None, **features}
     made = factory(spec.options(), context(**{key: known[key] for key in context.__dataclass_fields__}))
     assert isinstance(made, kind)
     if spec.kind == "metric":

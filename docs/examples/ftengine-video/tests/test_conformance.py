@@ -8,7 +8,7 @@ from ftengine.testing import PluginConformance
 
 # Small enough for a laptop, and what all components are for: clips.
 SMALL = {
-    "data": {"format": "video/moving_digits", "count": 24, "frames": 5, "size": 32, "digit_size": 16},
+    "data": {"format": "video/moving_digits", "count": 24, "frames": 6, "size": 32, "digit_size": 16},
     "image": {"size": 32},
     "backbone": {"name": "video/mc3_18", "weights": "none"},
     "head": {"name": "video/action"},

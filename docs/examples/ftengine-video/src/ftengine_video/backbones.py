@@ -33,7 +33,8 @@ def r2plus1d_18(options: Options, context: BackboneContext) -> Backbone:
 def s3d(options: Options, context: BackboneContext) -> Backbone:
     """[B, 64, 192, 480, 832, 1024, T', H / 2^i, W / 2^i], rounded up but for the last level, which is rounded down.
 
-    T' is T / 2, T / 2, T / 2, T / 4, T / 8, with the same rounding.
+    T' is T / 2, T / 2, T / 2, T / 4, T / 8, with the same rounding. Five frames would do, but of these torch 2.15 writes
+    beyond its memory on a CPU, in the backward pass of the first convolution in time.
     """
     model = models.get_model("s3d", weights=None)
     parts = list(model.features)
@@ -41,7 +42,7 @@ def s3d(options: Options, context: BackboneContext) -> Backbone:
     stages = {level: nn.Sequential(*parts[start:end]) for level, (start, end) in cuts.items()}
     channels = {"c1": 64, "c2": 192, "c3": 480, "c4": 832, "c5": 1024}
     strides = {"c1": 2, "c2": 4, "c3": 8, "c4": 16, "c5": 32}
-    return _backbone("s3d", model, stages, channels, strides, context, min_size=17, clip=5)
+    return _backbone("s3d", model, stages, channels, strides, context, min_size=17, clip=6)
 
 
 def _resnet(name: str, context: BackboneContext) -> Backbone:
