@@ -33,8 +33,8 @@ def r2plus1d_18(options: Options, context: BackboneContext) -> Backbone:
 def s3d(options: Options, context: BackboneContext) -> Backbone:
     """[B, 64, 192, 480, 832, 1024, T', H / 2^i, W / 2^i], rounded up but for the last level, which is rounded down.
 
-    T' is T / 2, T / 2, T / 2, T / 4, T / 8, with the same rounding. Five frames would do, but of these torch 2.15 writes
-    beyond its memory on a CPU, in the backward pass of the first convolution in time.
+    T' is T / 2, T / 2, T / 2, T / 4, T / 8, with the same rounding. Five frames would do, but with these torch 2.15
+    writes beyond its memory on a CPU, in the backward pass of the first convolution in time.
     """
     model = models.get_model("s3d", weights=None)
     parts = list(model.features)
