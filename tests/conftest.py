@@ -5,6 +5,7 @@ import os
 # Before torch is imported anywhere: the tests run in parallel processes, each on one thread.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import collections
 import importlib
 import itertools
 import json
@@ -23,6 +24,16 @@ from PIL import Image
 from run_configs import BASE, merged
 
 THIRD_PARTY = Path(__file__).parent / "thirdparty"
+
+
+FORKING = {"test_dist.py", "test_ranks.py", "test_saves.py", "test_stopped_runs.py"}
+"""Files of tests that fork: they come first, before anything has started threads of torch, with which none can."""
+
+
+def pytest_collection_modifyitems(items):
+    """Then the files with most tests, so that the parallel processes end at about the same time."""
+    sizes = collections.Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path.name not in FORKING, -sizes[item.path], str(item.path)))
 
 
 @pytest.fixture(scope="session")
