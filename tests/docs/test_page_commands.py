@@ -183,8 +183,8 @@ def test_a_page_can_be_followed_word_for_word(name, folder, shell, published):
         elif step.not_run is None:
             line = smaller(setting, step.text.removeprefix(UV_IS_THERE))
             code, printed = shell(line)
-            refused = any(shown.startswith("Error:") for shown in step.shown)
-            assert (code != 0) == refused, f"{line}\n{printed}"
+            ends = any(shown.startswith(("Error:", "stopped by")) for shown in step.shown)
+            assert (code != 0) == ends, f"{line}\n{printed}"
             lost = missing(step.shown, printed, setting.alike)
             assert lost is None, f"{line}\nshown, but not printed: {lost}\n{printed}"
 
