@@ -56,7 +56,7 @@ def new_plugin(name: str, kinds: list[str], directory: Path) -> None:
     click.echo(f"{folder}: {', '.join(f'{kind} {full}' for kind, full in made.components)}")
     for path in made.files:
         click.echo(f"  {path}")
-    click.echo(f"{len(made.files)} files, {made.lines} lines. Next:")
+    click.echo(f"{len(made.files)} files, {made.lines} lines without the blank ones. Next:")
     place = shlex.quote(str(folder))
     for command in (f"pip install -e {place}", f"ftengine run --config {place}/example.yaml", f"pytest {place}"):
         click.echo(f"  {command}")

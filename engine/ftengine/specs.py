@@ -62,7 +62,8 @@ class Spec:
     """What a plugin says of one component. `factory` is ``"module:callable"``, called as ``f(options, context)``.
 
     `requires` names distributions it needs beyond its package's own; a missing one is reported when it is used.
-    `example` holds options to try it with, needed where some have no default.
+    `example` holds options to try it with, needed where some have no default; `example_config` what else a config must
+    say then, such as ``{"image": {"size": 256}}``.
     """
 
     kind: ClassVar[str] = ""
@@ -73,6 +74,7 @@ class Spec:
     options: type[Options] = Options
     requires: tuple[str, ...] = ()
     example: Mapping[str, Any] = field(default_factory=dict)
+    example_config: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ftengine.plugin import Defaults, HeadSpec, LossSpec, MetricSpec, TaskSpec, hookimpl
 from ftengine_detection import one_stage_options, options
 
-FTENGINE_API = (1, 0)
+FTENGINE_API = (1, 1)
 
 SMALL = {"preset": "small"}
 """What a head is tried with, in small images and on a CPU."""

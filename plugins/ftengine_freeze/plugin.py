@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from ftengine.plugin import FreezeSpec, Options, hookimpl
 
-FTENGINE_API = (1, 0)
+FTENGINE_API = (1, 1)
 
 Name = Annotated[str, Field(min_length=1)]
 Names = Annotated[tuple[Name, ...], Field(min_length=1)]

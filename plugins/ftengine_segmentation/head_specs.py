@@ -21,7 +21,9 @@ def _torchvision(name: str, summary: str, own: type[Options]) -> HeadSpec:
     )
 
 
-def _decoder(name: str, summary: str, own: type[Options], levels: tuple[str, ...] = PYRAMID) -> HeadSpec:
+def _decoder(
+    name: str, summary: str, own: type[Options], levels: tuple[str, ...] = PYRAMID, least: int | None = None
+) -> HeadSpec:
     return HeadSpec(
         name=name,
         task="segmentation",
@@ -30,6 +32,7 @@ def _decoder(name: str, summary: str, own: type[Options], levels: tuple[str, ...
         options=own,
         levels=levels,
         windows=True,
+        example_config={} if least is None else {"image": {"size": least}},
     )
 
 
@@ -52,7 +55,12 @@ HEADS = (
     ),
     _decoder("linknet", "LinkNet: transposed convolutions, to which the levels are added.", options.LinknetOptions),
     _decoder("manet", "MA-Net: U-Net with attention between positions and between channels.", options.ManetOptions),
-    _decoder("pan", "Pyramid attention network, for images of at least 8 positions a side in c5.", options.PanOptions),
+    _decoder(
+        "pan",
+        "Pyramid attention network, for images of at least 8 positions a side in c5.",
+        options.PanOptions,
+        least=256,
+    ),
     _decoder("upernet", "UPerNet: pyramid pooling on c5 and a feature pyramid of c2 to c5.", options.UperOptions),
     _decoder("segformer", "SegFormer's decoder: all levels projected and fused.", options.SegformerOptions),
 )

@@ -8,7 +8,7 @@ from ftengine.plugin import Defaults, HeadSpec, LossSpec, MetricSpec, TaskSpec, 
 from ftengine_segmentation import options
 from ftengine_segmentation.head_specs import HEADS
 
-FTENGINE_API = (1, 0)
+FTENGINE_API = (1, 1)
 
 
 @hookimpl

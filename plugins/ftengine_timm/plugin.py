@@ -13,7 +13,7 @@ from pydantic import Field
 
 from ftengine.plugin import BackboneSpec, Options, hookimpl
 
-FTENGINE_API = (1, 0)
+FTENGINE_API = (1, 1)
 
 
 RATES = ("drop_rate", "drop_path_rate", "attn_drop_rate", "proj_drop_rate")

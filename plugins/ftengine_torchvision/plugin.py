@@ -7,16 +7,16 @@ last layer. Both act in training, and in frozen stages, too: what freezes is par
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from ftengine.plugin import BackboneSpec, Options, hookimpl
 from ftengine_torchvision.catalogue import MODELS, default_weights
 
-FTENGINE_API = (1, 0)
+FTENGINE_API = (1, 1)
 
 
 DEPTH = (
@@ -82,6 +82,7 @@ class Family:
     summary: str
     options: type[Options]
     levels: tuple[str, ...]
+    example_config: Mapping[str, Any] = field(default_factory=dict)
 
 
 GRIDS = ("c1", "c2", "c3", "c4", "c5")
@@ -89,7 +90,7 @@ GRIDS = ("c1", "c2", "c3", "c4", "c5")
 FAMILIES = {
     "resnet": Family("deep residual network (arXiv:1512.03385, 1611.05431, 1605.07146)", ResidualOptions, GRIDS),
     "vgg": Family("plain 3x3 convolutions (arXiv:1409.1556)", VGGOptions, (*GRIDS, "pooled")),
-    "inception": Family("parallel factorised convolutions (arXiv:1512.00567)", Options, GRIDS),
+    "inception": Family("parallel factorised convolutions (arXiv:1512.00567)", Options, GRIDS, {"image": {"size": 75}}),
     "convnext": Family(
         "modernised residual network (arXiv:2201.03545)", StochasticDepthOptions, (*GRIDS[1:], "pooled")
     ),
@@ -117,4 +118,5 @@ def register_backbones() -> Iterator[BackboneSpec]:
                 levels=family.levels,
                 weights=weights,
                 default_weights=default_weights(name),
+                example_config=family.example_config,
             )

@@ -9,7 +9,6 @@ SMALL = {"resnet18", "mobilenet_v3_small", "regnet_y_400mf"}
 
 class TestTorchvision(PluginConformance):
     plugin = "torchvision"
-    configs = {"inception_v3": {"image": {"size": 75}}}  # noqa: RUF012
 
     def marks(self, subject, check):
         name = subject.component.name

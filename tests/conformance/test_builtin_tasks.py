@@ -56,7 +56,7 @@ class TestDetection(HeadsAndLosses):
 class TestSegmentation(HeadsAndLosses):
     plugin = "segmentation"
     few = ("fcn", "fpn", "dice", "lovasz")
-    configs = {"pan": {"image": {"size": 256}, "train": {"batch_size": 2}}}  # noqa: RUF012
+    configs = {"pan": {"train": {"batch_size": 2}}}  # noqa: RUF012
 
 
 class TestDetectionOptions(HeadsAndLosses):
@@ -79,7 +79,7 @@ class TestSegmentationOptions(HeadsAndLosses):
     configs = {  # noqa: RUF012
         "fcn": {"head": {"aux": True}},
         "deeplabv3": {"head": {"aux": True}},
-        "pan": {"image": {"size": 256}, "train": {"batch_size": 2}},
+        "pan": {"train": {"batch_size": 2}},
         "cross_entropy": {"task": {"count_pixels": True}, "loss": {"class_weights": "balanced"}},
         "focal": {"loss": {"class_weights": {"background": 0.1}}},
         "lovasz": {"loss": {"per_image": True}},

@@ -58,3 +58,12 @@ def test_options_alone_are_for_every_component(configs):
         "mine/large": 3,
     }
     assert found["mine/things"]["data"] == {"format": "mine/things", "val_fraction": 0.5}
+
+
+def test_a_spec_says_what_its_component_is_tried_with(configs, install_plugin):
+    what = 'options=Width, example={"width": 2}, example_config={"image": {"size": 96}}'
+    install_plugin("wide", PLUGIN.replace("options=Width", what))
+    config = subjects("wide/small")[0].config
+    assert (config["backbone"]["width"], config["image"]) == (2, {"size": 96})
+    config = subjects("wide/small", {"backbone": {"width": 3}, "image": {"size": 32}})[0].config
+    assert (config["backbone"]["width"], config["image"]) == (3, {"size": 32})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -72,8 +73,9 @@ class Subject:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The small run that uses it."""
-        named = {"name": self.component.name, **self.component.spec.example}
-        return merged(merged(SMALL, self._own(named)), self.changes)
+        spec = self.component.spec
+        own = self._own({"name": self.component.name, **spec.example})
+        return functools.reduce(merged, (own, spec.example_config, self.changes), SMALL)
 
     @cached_property
     def plan(self) -> Plan:
