@@ -148,6 +148,13 @@ def test_clips_follow_from_seed_and_index():
     assert not np.array_equal(images[0], digits().image(9))
 
 
+def test_controls_are_the_same_clips_without_the_movement():
+    forward, shuffled, still = (digits(order=order).image(6) for order in ("forward", "shuffled", "still"))
+    assert all(np.array_equal(frame, forward[0]) for frame in still)
+    assert not np.array_equal(shuffled, forward)
+    assert sorted(frame.tobytes() for frame in shuffled) == sorted(frame.tobytes() for frame in forward)
+
+
 def test_a_single_frame_does_not_tell_the_direction():
     """Where the ink is in the frame is spread alike, for each direction, over each frame of the clip."""
     data = digits(count=2000, frames=4, size=16, digit_size=8)

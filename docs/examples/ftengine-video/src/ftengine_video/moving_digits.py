@@ -22,7 +22,8 @@ class MovingDigits(Dataset):
 
     A digit that leaves the frame comes back at the opposite edge, and it starts anywhere: so in each single frame every
     place is as probable for each direction, and only what changes between frames tells them apart. Which digit, where
-    it starts, how fast and in which direction it moves follow from the options' seed and the index alone.
+    it starts, how fast and in which direction it moves follow from the options' seed and the index alone. With another
+    `order` it is the same clip, but for the order of its frames.
     """
 
     def __init__(self, options: MovingDigitsOptions, context: DatasetContext) -> None:
@@ -56,7 +57,12 @@ class MovingDigits(Dataset):
         start = random.uniform(0, options.size, 2)
         clip = np.zeros((options.frames, options.size, options.size), np.uint8)
         inside = np.arange(options.digit_size)
-        for time, frame in enumerate(clip):
+        times = {
+            "forward": np.arange(options.frames),
+            "shuffled": random.permutation(options.frames),
+            "still": np.zeros(options.frames),
+        }[options.order]
+        for time, frame in zip(times, clip, strict=True):
             top, left = np.floor(start + time * step).astype(int)
             rows, columns = (top + inside) % options.size, (left + inside) % options.size
             frame[np.ix_(rows, columns)] = ink.round().clip(0, 255)

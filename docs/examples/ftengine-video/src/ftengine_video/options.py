@@ -37,6 +37,11 @@ class ClipFolderOptions(ClipOptions):
 
 class MovingDigitsOptions(ClipOptions):
     frames: int = Field(8, ge=1, description="How many frames a clip has; 1 shows no movement.")
+    order: Literal["forward", "shuffled", "still"] = Field(
+        "forward",
+        description="In which order the frames come. Two are controls: `shuffled` has them in a random order, `still` "
+        "has the first in place of each.",
+    )
     count: int = Field(800, ge=2, description="How many clips there are.")
     size: int = Field(32, ge=16, le=256, description="Height and width of a frame, in pixels.")
     digit_size: int = Field(16, ge=8, description="Height and width of a digit, in pixels.")
