@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ftengine.plugin import Options
-from ftengine.protocols import Metric, MetricContext, Prediction, Targets
+from ftengine.protocols import IGNORE, Metric, MetricContext, Prediction, Targets
 from ftengine_segmentation.options import MetricOptions
 
 
@@ -107,13 +107,20 @@ def confusion(prediction: Tensor, target: Tensor, classes: int) -> Tensor:
     """The confusion matrix of two masks, int64 [C, C]; raises ValueError for masks that cannot be compared."""
     if prediction.shape != target.shape:
         raise ValueError(f"a predicted mask of {list(prediction.shape)} for one of {list(target.shape)} pixels")
-    if prediction.numel() and not 0 <= int(prediction.min()) <= int(prediction.max()) < classes:
-        wrong = int(prediction.min()), int(prediction.max())
-        raise ValueError(f"a predicted mask with values from {wrong[0]} to {wrong[1]}; there are {classes} classes")
+    if not _are_classes(prediction, classes):
+        # Where the target is ignored, anything may be said, also that: a perfect prediction is the target itself.
+        prediction = prediction.where(target != IGNORE, 0)
+        if not _are_classes(prediction, classes):
+            values = f"values from {int(prediction.min())} to {int(prediction.max())}"
+            raise ValueError(f"a predicted mask with {values}; there are {classes} classes")
     # Counted with a row for each of the 256 values, of which the last ones are ignored: that is many times faster
     # than to select the pixels that count. The pairs stay below 2^16, and counts are int64 whatever their type.
     pairs = target.to(torch.int32) * classes + prediction
     return torch.bincount(pairs.reshape(-1), minlength=256 * classes).reshape(256, classes)[:classes]
+
+
+def _are_classes(mask: Tensor, classes: int) -> bool:
+    return not mask.numel() or 0 <= int(mask.min()) <= int(mask.max()) < classes
 
 
 def mean_iou(options: MetricOptions, context: MetricContext) -> MeanIou:

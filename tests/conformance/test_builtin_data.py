@@ -139,6 +139,12 @@ class TestSegmentation(Chosen):
     plugin = "segmentation"
 
 
+class TestIgnoredPixels(Chosen):
+    plugin = "segmentation"
+    kinds = ("metric",)
+    config: ClassVar = {"data": {**TestDatasets.configs["masks"]["data"], "format": "masks"}}
+
+
 def _place(name):
     return int(name.lstrip("trainvl"))
 

@@ -167,6 +167,12 @@ def test_all_255_classes():
     assert torch.equal(metric.matrix, torch.diag(torch.tensor([1] * 254 + [0])))
 
 
+def test_what_is_said_of_ignored_pixels_does_not_matter():
+    true = np.array([[0, 1, 255], [3, 255, 2]], np.uint8)
+    metric = update(make("mean_iou"), [true], [true])
+    assert torch.equal(metric.matrix, torch.eye(4, dtype=torch.int64))
+
+
 def test_predictions_that_cannot_be_compared():
     with pytest.raises(ValueError, match=r"a predicted mask of \[2, 3\] for one of \[3, 2\] pixels"):
         update(make("dice"), [np.zeros((2, 3), np.uint8)], [np.zeros((3, 2), np.uint8)])
