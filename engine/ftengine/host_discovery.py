@@ -96,10 +96,9 @@ def read_claims() -> tuple[list[Claim], list[PluginRecord]]:
     except Exception:
         # One distribution with a damaged list makes the call above fail for all of them.
         found, unreadable = _read_one_by_one()
-    claims = {
-        Claim(entry.name, entry.value.strip(), _name(entry.dist), (entry.dist.version if entry.dist else None) or "?")
-        for entry in found
-    }
+    # One distribution names many plugins, and its metadata is parsed anew whenever it is asked for.
+    owners = {dist: (_name(dist), (dist.version if dist else None) or "?") for dist in {entry.dist for entry in found}}
+    claims = {Claim(entry.name, entry.value.strip(), *owners[entry.dist]) for entry in found}
     # By name, and the built-in ones first, so that the outcome does not depend on the order of sys.path.
     return sorted(claims, key=lambda claim: (not claim.builtin, claim.name, claim.distribution)), unreadable
 
