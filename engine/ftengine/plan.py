@@ -132,6 +132,7 @@ class Plan:
         name = next(key for key, model in SCHEDULES.items() if type(self.schedule) is model)
         data["schedule"] = {"name": name, **self.schedule.model_dump(mode="json")}
         data["train"] = config.train.model_dump(mode="json")
+        data["checkpoint"] = config.checkpoint.model_dump(mode="json")
         data["plugins"] = config.plugins.model_dump(mode="json")
         return data
 

@@ -2,6 +2,8 @@
 
 import yaml
 
+from ftengine.config import Config
+
 SINGLE = """\
 task: {name: classification, threshold: 0.4}
 data: {format: digits, limit: 100}
@@ -10,6 +12,7 @@ head: {name: mlp, hidden: [8]}
 metrics: [{name: top_k, k: 3}, accuracy]
 image: {size: [16, 24]}
 train: {ema: 0.9, early_stopping: 2}
+checkpoint: {keep: 3}
 """
 
 
@@ -40,6 +43,9 @@ def test_a_resolved_config_holds_every_value_as_plain_data(plan):
     }
     assert resolved["train"]["ema"] == {"decay": 0.9, "warmup": True}
     assert resolved["train"]["early_stopping"] == {"patience": 2, "min_delta": 0.0}
+    assert resolved["checkpoint"]["keep"] == 3
+    assert resolved["checkpoint"]["background"] is True
+    assert resolved.keys() >= Config.model_fields.keys() - {"tasks", "strategy", "provenance"}
     assert "tasks" not in resolved
 
 
