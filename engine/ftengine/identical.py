@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ftengine.checkpoint import Store
 from ftengine.errors import CheckpointError
-from ftengine.tensor_file import load_tensors
+from ftengine.tensor_file import map_tensors
 
 TIMES = frozenset({"elapsed", "seconds", "since_logged", "peak_memory", "images_per_second"})
 """What is measured and not computed: values of state.json and metrics.jsonl that differ from run to run."""
@@ -56,7 +56,7 @@ def compare_runs(ours: Path, theirs: Path) -> Comparison:
         result.add("checkpoints", "last", f"{pair[0].name} and {pair[1].name}")
         return result
     for kind in KINDS:
-        found = [load_tensors(file) if (file := path / f"{kind}.safetensors").is_file() else {} for path in pair]
+        found = [map_tensors(file) if (file := path / f"{kind}.safetensors").is_file() else {} for path in pair]
         _compare_tensors(f"{kind}.safetensors", found[0], found[1], result)
     states = [dict(_flat(json.loads((path / "state.json").read_text()), "")) for path in pair]
     for name in dict.fromkeys([*states[0], *states[1]]):

@@ -70,8 +70,12 @@ def bytes_of(*tensors: Tensor) -> int:
 
 def load_tensors(file: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file, on the CPU. Raises CheckpointError if it cannot be read."""
+    return {name: tensor.clone() for name, tensor in map_tensors(file).items()}
+
+
+def map_tensors(file: Path) -> dict[str, Tensor]:
+    """`load_tensors` without copies, to be looked at: as long as one of them is held, the file keeps its room."""
     try:
-        # Copies: what is read is a map of the file, which would keep its room on the disk when it is removed.
-        return {name: tensor.clone() for name, tensor in safetensors.torch.load_file(file).items()}
+        return safetensors.torch.load_file(file)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{file} cannot be read: {error}") from None
