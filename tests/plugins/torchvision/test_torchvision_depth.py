@@ -14,7 +14,11 @@ from ftengine_torchvision import backbones
 from ftengine_torchvision.catalogue import FAMILY
 from ftengine_torchvision.plugin import FAMILIES
 
+pytestmark = pytest.mark.usefixtures("narrow_vit")
+
 NAMES = ("resnet18", "resnet50", "regnet_y_400mf", "mobilenet_v2", "mobilenet_v3_small", "vit_b_32")
+COMMON = [pytest.param(name, marks=pytest.mark.slow if name == "resnet50" else ()) for name in NAMES]
+"""What holds of a basic block holds of a bottleneck; which layers these have is tested for both by default."""
 BLOCKS = {"resnet18": 8, "resnet50": 16, "regnet_y_400mf": 16, "mobilenet_v2": 10, "mobilenet_v3_small": 6}
 
 
@@ -59,14 +63,14 @@ def test_the_rate_grows_linearly_from_0_to_the_given_one(name: str) -> None:
     assert found == pytest.approx([0.3 * i / (count - 1) for i in range(count)])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMMON)
 def test_the_ramp_is_that_of_the_whole_network_where_stages_are_left_out(name: str) -> None:
     found = rates(build(name, ("c3",), stochastic_depth=0.3))
     assert found == rates(build(name, stochastic_depth=0.3))[: len(found)]
     assert 0 < len(found) < len(rates(build(name, stochastic_depth=0.3)))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMMON)
 def test_names_weights_and_evaluation_are_those_without(name: str) -> None:
     plain, deep = build(name).eval(), build(name, stochastic_depth=0.5).eval()
     ours, theirs = deep.state_dict(), plain.state_dict()
@@ -84,7 +88,7 @@ def test_names_weights_and_evaluation_are_those_without(name: str) -> None:
     assert torch.equal(torch.get_rng_state(), before), "nothing is drawn in eval mode"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMMON)
 def test_rate_0_is_the_network_itself_also_in_training(name: str) -> None:
     plain, zero = build(name).train(), build(name, stochastic_depth=0.0).train()
     assert rates(zero) == []
@@ -92,7 +96,7 @@ def test_rate_0_is_the_network_itself_also_in_training(name: str) -> None:
     assert torch.equal(run(zero, images()), run(plain, images()))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMMON)
 def test_the_seed_decides_which_images_skip_a_block(name: str) -> None:
     backbone = frozen_norms(build(name, stochastic_depth=0.8))
     same = images(1).expand(8, -1, -1, -1)
@@ -112,7 +116,7 @@ def residual_branch(name: str, rate: float) -> tuple[nn.Module, nn.Module, torch
         "regnet_y_400mf": ("c5.0.block4-5", 440),
         "mobilenet_v2": ("c5.2", 160),
         "mobilenet_v3_small": ("c5.2", 96),
-        "vit_b_32": ("c5.2", 768),
+        "vit_b_32": ("c5.2", 64),
     }
     path, channels = places[name]
     shape = (1000, 2, channels) if name == "vit_b_32" else (4000, channels, 1, 1)

@@ -12,7 +12,8 @@ from ftengine_torchvision.plugin import register_backbones
 
 SPECS = {spec.name: spec for spec in register_backbones()}
 # Without squeeze and excitation, whose means over the map see other pixels once there are more of them.
-CHAINS = ["resnet18", "resnet50", "vgg11_bn", "convnext_tiny", "mobilenet_v2", "regnet_x_400mf"]
+CHAINS = ["resnet18", "convnext_tiny", "mobilenet_v2", "regnet_x_400mf"]
+LARGE = ["resnet50", "vgg11_bn"]
 
 
 def build(name: str, output_stride: int, levels: tuple[str, ...] | None = ("c5",)):
@@ -21,7 +22,14 @@ def build(name: str, output_stride: int, levels: tuple[str, ...] | None = ("c5",
     return getattr(backbones, name)(options, BackboneContext(levels=levels)).eval().double()
 
 
-@pytest.mark.parametrize(("name", "stride"), [("resnet18", 16), *((name, 8) for name in CHAINS)])
+@pytest.mark.parametrize(
+    ("name", "stride"),
+    [
+        ("resnet18", 16),
+        *((name, 8) for name in CHAINS),
+        *(pytest.param(name, 8, marks=pytest.mark.slow) for name in LARGE),
+    ],
+)
 def test_every_kth_pixel_is_the_undilated_map(name: str, stride: int) -> None:
     plain = build(name, 32)
     images = torch.randn(1, 3, 64, 96, dtype=torch.double)

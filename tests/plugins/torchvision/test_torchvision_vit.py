@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+import pytest
 import torch
 from torchvision import models
 from torchvision.models.vision_transformer import interpolate_embeddings
@@ -11,6 +12,8 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 from ftengine.protocols import BackboneContext
 from ftengine_torchvision import backbones
 from ftengine_torchvision.plugin import ViTOptions
+
+pytestmark = pytest.mark.usefixtures("narrow_vit")
 
 
 def build(weights: str | None = None, name: str = "vit_b_32"):
@@ -56,12 +59,12 @@ def test_files_from_before_the_common_mlp_are_read() -> None:
 def test_embeddings_of_another_size_are_resized_on_loading() -> None:
     backbone = build()
     state = published(backbone)
-    state["encoder.pos_embedding"] = torch.randn(1, 1 + 12 * 12, 768)
+    state["encoder.pos_embedding"] = torch.randn(1, 1 + 12 * 12, 64)
     adapted = backbone.adapt(state)
-    assert adapted["encoder.pos_embedding"].shape == (1, 1 + 7 * 7, 768)
+    assert adapted["encoder.pos_embedding"].shape == (1, 1 + 7 * 7, 64)
     assert torch.equal(adapted["encoder.pos_embedding"][:, 0], state["encoder.pos_embedding"][:, 0])
 
 
 def test_weights_of_a_larger_image_size_have_its_grid() -> None:
     backbone = build("IMAGENET1K_SWAG_E2E_V1", "vit_b_16")
-    assert backbone.state_dict()["stages.c1.position"].shape == (1, 1 + 24 * 24, 768)
+    assert backbone.state_dict()["stages.c1.position"].shape == (1, 1 + 24 * 24, 64)
