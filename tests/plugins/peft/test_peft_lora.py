@@ -21,6 +21,8 @@ from ftengine_timm.plugin import TimmOptions
 from ftengine_torchvision import backbones
 from ftengine_torchvision.plugin import register_backbones
 
+pytestmark = pytest.mark.usefixtures("narrow_vit")
+
 SIZE = 32
 OPTIONS = {spec.name: spec.options for spec in register_backbones()}
 NETWORKS = [

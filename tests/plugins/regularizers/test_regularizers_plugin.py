@@ -25,6 +25,7 @@ def test_the_names_are_found_by_the_host():
         assert host.find("regularizer", name).plugin == "regularizers"
 
 
+@pytest.mark.usefixtures("narrow_vit")
 @pytest.mark.parametrize("architecture", ["resnet18", "vit_b_16"])
 def test_every_factory_makes_its_kind_for_a_cnn_and_a_transformer(architecture):
     spec = Host.discover().find("backbone", architecture).spec

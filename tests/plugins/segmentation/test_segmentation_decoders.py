@@ -175,6 +175,7 @@ def test_maps_off_the_grid(name: str) -> None:
         assert head(features, batch)["logits"].shape == (1, len(CLASSES), 288, 288)
 
 
+@pytest.mark.usefixtures("narrow_vit")
 @pytest.mark.parametrize(
     ("backbone", "name", "size"),
     [("convnext_tiny", "unetplusplus", 64), ("vit_b_32", "upernet", 64), ("inception_v3", "linknet", 96)],

@@ -125,7 +125,7 @@ def test_atrous_rates_reach_the_pyramid() -> None:
 
 
 @pytest.mark.parametrize("aux", [True, False])
-@pytest.mark.parametrize("backbone_name", ["resnet50", "resnet101"])
+@pytest.mark.parametrize("backbone_name", ["resnet50", pytest.param("resnet101", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["fcn", "deeplabv3"])
 def test_every_published_tensor_has_its_place(name: str, backbone_name: str, aux: bool) -> None:
     with torch.device("meta"):
