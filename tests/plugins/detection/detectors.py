@@ -1,9 +1,12 @@
 """Detectors, batches and targets for the tests of detection's heads."""
 
+import sys
 from types import SimpleNamespace
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
+from torchvision import models
 
 from ftengine.protocols import Backbone, BackboneContext, Batch, Frame, HeadContext, LabelMap
 from ftengine_torchvision import backbones
@@ -30,6 +33,12 @@ def head_context(channels, strides, backbone="", weights=None, classes=CLASSES):
 def staged(name="resnet50", levels=LEVELS) -> Backbone:
     spec = next(spec for spec in register_backbones() if spec.name == name)
     return getattr(backbones, name)(spec.options(), BackboneContext(levels=levels))
+
+
+def built_on(backbone: str, builder, **arguments) -> nn.Module:
+    """Torchvision's detector without weights; those of `builder` are always on a ResNet-50."""
+    with mock.patch.object(sys.modules[builder.__module__], "resnet50", getattr(models, backbone)):
+        return builder(weights=None, weights_backbone=None, **arguments)
 
 
 def photos(seed=0) -> list[Tensor]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from detectors import (
     CLASSES,
+    built_on,
     copy_backbone,
     head_context,
     make_batch,
@@ -26,9 +27,9 @@ FEWER = {
     "rpn_pre_nms_top_n_train": 300,
     "rpn_pre_nms_top_n_test": 200,
     "rpn_post_nms_top_n_train": 150,
-    "rpn_post_nms_top_n_test": 60,
+    "rpn_post_nms_top_n_test": 40,
     "rpn_batch_size_per_image": 40,
-    "box_batch_size_per_image": 30,
+    "box_batch_size_per_image": 16,
 }
 TERMS = {
     "objectness": "loss_objectness",
@@ -41,11 +42,11 @@ TERMS = {
 class Pair:
     """Torchvision's model, and backbone and head with its weights."""
 
-    def __init__(self, version):
+    def __init__(self, version, backbone):
         torch.manual_seed(0)
-        self.stock = BUILDERS[version](
-            weights=None,
-            weights_backbone=None,
+        self.stock = built_on(
+            backbone,
+            BUILDERS[version],
             num_classes=len(CLASSES) + 1,
             min_size=96,
             max_size=1333,
@@ -53,7 +54,7 @@ class Pair:
             **FEWER,
         )
         sharpen(self.stock)
-        self.backbone = staged()
+        self.backbone = staged(backbone)
         copy_backbone(self.backbone, self.stock)
         context = head_context(self.backbone.channels, self.backbone.strides)
         self.head = faster_rcnn(FasterRcnnOptions(version=version, **FEWER), context)
@@ -87,9 +88,17 @@ def stock_name(name):
     return f"backbone.{name}" if name.startswith("fpn.") else name
 
 
-@pytest.fixture(scope="module", params=["v1", "v2"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        ("v1", "resnet18"),
+        ("v2", "resnet18"),
+        *(pytest.param((version, "resnet50"), marks=pytest.mark.slow) for version in ("v1", "v2")),
+    ],
+    ids=" ".join,
+)
 def pair(request):
-    return Pair(request.param)
+    return Pair(*request.param)
 
 
 def test_the_four_terms_and_their_gradients_are_torchvisions(pair):

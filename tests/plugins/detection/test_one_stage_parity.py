@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from detectors import copy_backbone, head_context, make_batch, photos, staged, stock_targets, targets
+from detectors import built_on, copy_backbone, head_context, make_batch, photos, staged, stock_targets, targets
 from torch import nn
 from torchvision.models import detection
 
@@ -48,14 +48,12 @@ def enliven(model: nn.Module) -> None:
 class Pair:
     """Torchvision's model, and backbone and head with its weights."""
 
-    def __init__(self, case):
+    def __init__(self, case, backbone):
         builder, make, self.loss = CASES[case]
         torch.manual_seed(0)
-        self.stock = builder(
-            weights=None, weights_backbone=None, num_classes=3, min_size=96, max_size=1333, _skip_resize=True
-        )
+        self.stock = built_on(backbone, builder, num_classes=3, min_size=96, max_size=1333, _skip_resize=True)
         enliven(self.stock)
-        self.backbone = staged(levels=("c3", "c4", "c5"))
+        self.backbone = staged(backbone, levels=("c3", "c4", "c5"))
         copy_backbone(self.backbone, self.stock)
         self.head = make(head_context(self.backbone.channels, self.backbone.strides))
         theirs = self.stock.state_dict()
@@ -76,9 +74,18 @@ class Pair:
         )
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(
+    scope="module",
+    params=[
+        ("retinanet v1", "resnet18"),
+        ("retinanet v2", "resnet50"),  # torchvision's is of no other width
+        ("fcos", "resnet18"),
+        *(pytest.param((case, "resnet50"), marks=pytest.mark.slow) for case in ("retinanet v1", "fcos")),
+    ],
+    ids=" ".join,
+)
 def pair(request):
-    return Pair(request.param)
+    return Pair(*request.param)
 
 
 def test_the_terms_and_their_gradients_are_torchvisions(pair):

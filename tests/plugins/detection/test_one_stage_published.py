@@ -44,9 +44,9 @@ def as_old(case, file):
 
 @pytest.fixture(scope="module", params=BUILDERS)
 def parts(request):
-    torch.manual_seed(0)
-    stock = BUILDERS[request.param][0](weights=None, weights_backbone=None)
-    return request.param, stock, *make(request.param)
+    with torch.device("meta"):  # names and shapes are all that is looked at
+        stock = BUILDERS[request.param][0](weights=None, weights_backbone=None)
+        return request.param, stock, *make(request.param)
 
 
 def test_every_tensor_of_the_file_has_one_place(parts):
@@ -81,7 +81,7 @@ def test_names_of_older_files_are_understood_as_torchvision_does(parts):
     adapted = head.adapt(old)
     assert adapted.keys() == new.keys()
     assert all(adapted[name] is new[name] for name in new)
-    assert not stock.load_state_dict(as_old(case, theirs), strict=False).unexpected_keys
+    assert not stock.load_state_dict(as_old(case, theirs), strict=False, assign=True).unexpected_keys
 
 
 def trained(case):
@@ -101,7 +101,7 @@ def trained(case):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("case", BUILDERS)
+@pytest.mark.parametrize("case", ["v1", *(pytest.param(case, marks=pytest.mark.slow) for case in ("v2", "fcos"))])
 def test_a_file_in_the_download_cache_gives_torchvisions_detector(case, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
     weights = BUILDERS[case][1].COCO_V1
@@ -127,12 +127,14 @@ def test_a_file_in_the_download_cache_gives_torchvisions_detector(case, tmp_path
         torch.testing.assert_close(mine["boxes"], theirs["boxes"][real], rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.usefixtures("without_values")
 @pytest.mark.parametrize("case", ["v1", "fcos"])
 def test_other_backbones_have_no_published_detector(case):
     with pytest.raises(WeightsError, match=r"published an? \w+ for the backbone resnet50, not for 'resnet18'"):
         make(case, backbone="resnet18")
 
 
+@pytest.mark.usefixtures("without_values")
 @pytest.mark.parametrize(
     ("case", "options", "message"),
     [
@@ -148,6 +150,7 @@ def test_options_that_change_the_published_layers_are_refused(case, options, mes
         make(case, **options)
 
 
+@pytest.mark.usefixtures("without_values")
 def test_without_weights_nothing_is_published():
     body = staged("resnet50", ("c3", "c4", "c5"))
     context = head_context(body.channels, body.strides, "resnet50")
