@@ -5,12 +5,16 @@ And how a command is made smaller, so that the tests can wait for it: options be
 
 import json
 import shutil
+import tempfile
 import tomllib
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from doc_pages import ROOT
 from PIL import Image
+
+from ftengine.scaffold.package import package
 
 COLOURS = ((40, 40, 200), (200, 160, 40))
 BOX = (8, 10, 40, 44)
@@ -104,7 +108,7 @@ def roads(folder):
             Image.fromarray(np.tile(mask, (64, 1))).save(file)
 
 
-def package(name):
+def example(name):
     """The example package in the reader's clone, and on the path as if it were installed."""
 
     def prepare(folder):
@@ -114,6 +118,24 @@ def package(name):
         install((source / "pyproject.toml").read_text(), folder)
 
     return prepare
+
+
+def scaffold(folder):
+    """What `ftengine plugins new acme-vision` writes, as if it were installed."""
+    with tempfile.TemporaryDirectory() as elsewhere:
+        written = Path(elsewhere) / "acme-vision"
+        package("acme-vision", ["backbone", "loss", "metric"]).write(written)
+        shutil.copytree(written / "src", folder, dirs_exist_ok=True)
+        install((written / "pyproject.toml").read_text(), folder)
+
+
+def summed(folder):
+    """The same, with a mistake in its loss."""
+    scaffold(folder)
+    file = folder / "acme_vision" / "training.py"
+    mean, total = 'batch.targets["label"])}', 'batch.targets["label"], reduction="sum")}'
+    assert file.read_text().count(mean) == 1
+    file.write_text(file.read_text().replace(mean, total))
 
 
 def install(project, site):
@@ -177,10 +199,11 @@ SETTINGS = {
         }
     ),
     "docs/examples/ftengine-metric-learning/README.md": Setting(
-        (package("ftengine-metric-learning"),), smaller={"ftengine run": SHORT}
+        (example("ftengine-metric-learning"),), smaller={"ftengine run": SHORT}
     ),
-    "docs/examples/ftengine-video/README.md": Setting((package("ftengine-video"),), smaller={"ftengine run": SHORT}),
+    "docs/examples/ftengine-video/README.md": Setting((example("ftengine-video"),), smaller={"ftengine run": SHORT}),
     "docs/distributed.md": Setting(smaller={"torchrun": SHORT}),
+    "docs/conformance.md": Setting((summed,)),
     "docs/faults.md": Setting(smaller={"ftengine run": SHORT}),
     "docs/one-config-through-the-code.md": Setting(smaller={"ftengine run": SHORT}),
 }

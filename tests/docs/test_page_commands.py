@@ -1,6 +1,7 @@
 """Every command that README and the documentation show is run, and prints what is shown; or a mark says why not."""
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -183,7 +184,7 @@ def test_a_page_can_be_followed_word_for_word(name, folder, shell, published):
         elif step.not_run is None:
             line = smaller(setting, step.text.removeprefix(UV_IS_THERE))
             code, printed = shell(line)
-            ends = any(shown.startswith(("Error:", "stopped by")) for shown in step.shown)
+            ends = any(re.match(r"Error:|stopped by|FAILED |\d+ ok, [1-9]\d* failed", shown) for shown in step.shown)
             assert (code != 0) == ends, f"{line}\n{printed}"
             lost = missing(step.shown, printed, setting.alike)
             assert lost is None, f"{line}\nshown, but not printed: {lost}\n{printed}"
