@@ -26,4 +26,7 @@ def beside_the_clips(clips):
 class TestVideo(PluginConformance):
     plugin = "video"
     config = SMALL
-    configs: ClassVar = {"dataset clips": {"data": {"train": "train", "frames": 5}}}
+    configs: ClassVar = {
+        "backbone s3d": {"data": {"frames": 8}},
+        "dataset clips": {"data": {"train": "train", "frames": 5}},
+    }

@@ -33,8 +33,9 @@ def r2plus1d_18(options: Options, context: BackboneContext) -> Backbone:
 def s3d(options: Options, context: BackboneContext) -> Backbone:
     """[B, 64, 192, 480, 832, 1024, T', H / 2^i, W / 2^i], rounded up but for the last level, which is rounded down.
 
-    T' is T / 2, T / 2, T / 2, T / 4, T / 8, with the same rounding. Five frames would do, but with these torch 2.15
-    writes beyond its memory on a CPU, in the backward pass of the first convolution in time.
+    T' is T / 2, T / 2, T / 2, T / 4, T / 8, with the same rounding. Five frames would do, but with fewer than eight
+    torch 2.15 leaves gradients of the first convolution in time (a kernel of 7, a stride of 2, a padding of 3) unwritten
+    on a CPU, and with fewer than six it writes beyond its memory.
     """
     model = models.get_model("s3d", weights=None)
     parts = list(model.features)
@@ -42,7 +43,7 @@ def s3d(options: Options, context: BackboneContext) -> Backbone:
     stages = {level: nn.Sequential(*parts[start:end]) for level, (start, end) in cuts.items()}
     channels = {"c1": 64, "c2": 192, "c3": 480, "c4": 832, "c5": 1024}
     strides = {"c1": 2, "c2": 4, "c3": 8, "c4": 16, "c5": 32}
-    return _backbone("s3d", model, stages, channels, strides, context, min_size=17, clip=6)
+    return _backbone("s3d", model, stages, channels, strides, context, min_size=17, clip=8)
 
 
 def _resnet(name: str, context: BackboneContext) -> Backbone:
