@@ -12,6 +12,9 @@ AUTO = {"data": {"limit": 128, "val_fraction": 0.25}, "train": {"batch_size": "a
 ROOMY = {"data": {"limit": 640}, "train": {"batch_size": "auto", "epochs": 1, "log_every": 100}}
 """480 images: no more than 60 a step."""
 
+FIRST = ("--stop-after", 1)
+"""Where what is found is all that is looked at."""
+
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
@@ -51,7 +54,7 @@ def test_an_epoch_keeps_eight_steps(runs, cli):
 @pytest.mark.parametrize(("images", "accumulate", "found"), [(9, 3, 24), (10**6, 1, 32)])
 def test_it_is_the_largest_that_fits(runs, room, images, accumulate, found):
     tried = room(images)
-    run = runs({**ROOMY, "train": {**ROOMY["train"], "accumulate": accumulate}})
+    run = runs({**ROOMY, "train": {**ROOMY["train"], "accumulate": accumulate}}, *FIRST, exit_code=143)
     assert run.resolved["train"]["batch_size"] == found
     if images < 32:
         assert max(tried) > images
@@ -124,7 +127,7 @@ def test_on_a_cpu_it_stops_before_the_memory_is_out(runs, monkeypatch):
 
     monkeypatch.setattr(batch_size, "PeakMemory", Peak)
     monkeypatch.setattr(batch_size, "available_memory", lambda: 10 * 2**20)
-    run = runs(ROOMY)
+    run = runs(ROOMY, *FIRST, exit_code=143)
     assert run.resolved["train"]["batch_size"] == 16
     assert "auto is 16: 32 would need about 0.0 of the 0.0 GiB that are available" in run.result.stdout
     assert asked == [2**20, 2 * 2**20, 4 * 2**20, 8 * 2**20]
@@ -132,7 +135,7 @@ def test_on_a_cpu_it_stops_before_the_memory_is_out(runs, monkeypatch):
 
 def test_a_slow_step_is_the_last(runs, monkeypatch):
     monkeypatch.setattr(batch_size, "SECONDS", 0.0)
-    run = runs(ROOMY)
+    run = runs(ROOMY, *FIRST, exit_code=143)
     assert run.resolved["train"]["batch_size"] == 2
     assert "a step with it takes 0 seconds on this CPU" in run.result.stdout
 
@@ -148,7 +151,7 @@ def test_it_is_tried_with_all_that_trains_later(runs, monkeypatch):
 
     monkeypatch.setattr(batch_size, "take_step", noted)
     changes = {"freeze": {"name": "gradual"}, "train": {"batch_size": "auto", "epochs": 4, "ema": 0.9}}
-    run = runs({**changes, "data": AUTO["data"]})
+    run = runs({**changes, "data": AUTO["data"]}, *FIRST, exit_code=143)
     assert {average for _, average in seen} == {True}
     assert {trains for trains, _ in seen} == {
         len([n for n in run.tensors() if n.endswith(("weight", "bias")) and "mean" not in n])

@@ -58,6 +58,8 @@ CONFIGS = {
     "regression": {"task": "regression", "data": {"targets": ["value", "ink"]}},
     "joint": {"task": None, "head": None, "tasks": TASKS, "data": {"targets": ["ink"]}},
 }
+OFTEN = [name for name in CONFIGS if name not in ("rmsprop, unfreezing", "gradual with warm-up", "lp_ft", "regression")]
+"""Those that are tried by default: the others have their schedules, freezing and tasks from parts of these."""
 LONG = {
     "segmentation": {**DENSE, "task": "segmentation"},
     "detection": {**DENSE, "task": "detection", "head": {"name": "faster_rcnn", "preset": "small"}},
@@ -135,7 +137,9 @@ def augmented(changes):
     return {**merged(AUGMENTED, changes), **{key: None for key, value in changes.items() if value is None}}
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow) for name in CONFIGS]
+)
 @pytest.mark.parametrize("stops", [(2, 3, 7), *steps(9)], ids=str)
 def test_every_way_to_train(runs, cli, whole, name, stops):
     """Stopped in the middle of an epoch, at the end of one, and in the middle of the one after the next."""

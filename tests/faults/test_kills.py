@@ -111,7 +111,7 @@ def until_done(server, config, directory, kills):
 @pytest.mark.parametrize(
     ("step", "workers"),
     [
-        pytest.param(step, workers, marks=() if (step, workers) in ((20, 0), (14, 2)) else pytest.mark.slow)
+        pytest.param(step, workers, marks=() if (step, workers) == (14, 2) else pytest.mark.slow)
         for workers in (0, 2)
         for step in range(1, 21)
     ],

@@ -19,12 +19,13 @@ SCENES = {
     }
 }
 SMALL = {"train": {"epochs": 2, "batch_size": 4, "pictures": 0, "eval_every": 2}, "checkpoint": {"every_epochs": 2}}
-RESNET = {"backbone": {"name": "resnet18", "weights": "none"}, "image": {"size": 32}}
+STAGED = {"backbone": {"name": "timm", "model": "test_resnet", "weights": "none"}, "image": {"size": 32}}
+"""A ResNet of half a million parameters."""
 TASKS = {
     "classification": {},
     "regression": {"task": "regression"},
-    "detection": {"task": "detection", "head": "fcos", **RESNET, **SCENES, **SMALL},
-    "segmentation": {"task": "segmentation", "head": "fcn", **RESNET, **SCENES, **SMALL},
+    "detection": {"task": "detection", "head": {"name": "fcos", "preset": "small"}, **STAGED, **SCENES, **SMALL},
+    "segmentation": {"task": "segmentation", "head": "fcn", **STAGED, **SCENES, **SMALL},
 }
 """Runs of six steps in two epochs."""
 

@@ -65,7 +65,10 @@ def whole(runs):
 
 @pytest.mark.parametrize(
     ("kind", "split"),
-    [("killed", "train"), pytest.param("killed", "val", marks=pytest.mark.slow), ("hanging", "train")],
+    [
+        ("killed", "train"),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("killed", "val"), ("hanging", "train"))),
+    ],
 )
 def test_a_worker_is_lost(runs, cli, whole, harm, monkeypatch, kind, split):
     name = samples(whole, split)[5]
@@ -170,7 +173,7 @@ def test_all_that_hang_are_named():
     hang = threading.Event()
     split = numbers(lambda index: hang.wait() if index in (1, 2) else None)
     with pytest.raises(WorkerError, match=r"(?s)process 1 of 2.*hangs while it was reading sample n1\n.*sample n2\n"):
-        list(batches(split, in_order(12, 2), LoaderSettings(workers=2, timeout=3)))
+        list(batches(split, in_order(12, 2), LoaderSettings(workers=2, timeout=2)))
 
 
 def test_workers_that_cannot_be_started_are_an_error(monkeypatch):
