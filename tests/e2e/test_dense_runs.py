@@ -15,7 +15,7 @@ SCENES = {"count": 60, "size": 64, "digits": [1, 3], "digit_size": [20, 32]}
 SPLITS = {"train": range(48), "val": range(48, 60)}
 TRAIN = {"epochs": 2, "batch_size": 8, "precision": "fp32", "log_every": 1, "pictures": 3}
 COMMON = {
-    "backbone": {"name": "resnet18", "weights": "none"},
+    "backbone": {"name": "timm", "model": "test_resnet", "weights": "none"},
     "image": {"size": 48},
     "optimizer": {"name": "adamw", "lr": 0.002},
     "train": TRAIN,

@@ -49,7 +49,11 @@ def opened(run):
     return open_run(run.directory, plan).model, open_merged(run.directory, plan, best).model
 
 
-@pytest.mark.parametrize("changes", [{}, ATTENTION, READ], ids=["BatchNorm", "ViT", "read weights"])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, pytest.param(ATTENTION, marks=pytest.mark.slow), READ],
+    ids=["BatchNorm", "ViT", "read weights"],
+)
 def test_only_the_updates_and_the_head_move(runs, changes):
     start = runs({**LORA, **changes, **KEEP}).tensors()
     end = runs({**LORA, **changes}).tensors()

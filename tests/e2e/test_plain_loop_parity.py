@@ -76,7 +76,7 @@ def hand_written(run, state, frozen):
     ("freeze", "frozen"),
     [
         ("none", ()),
-        ("all", ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")),
+        pytest.param("all", ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4"), marks=pytest.mark.slow),
         ({"name": "stages", "through": "c3"}, ("conv1", "bn1", "layer1", "layer2")),
     ],
     ids=["everything", "the head alone", "from c4 on"],
