@@ -145,7 +145,8 @@ def _fewer(subject: Subject, *, large: bool) -> dict[str, Any]:
     few = {} if own_data else {"data": {"limit": 16, "val_fraction": 0.1}}
     # Without a momentum for each of its weights, which would have to be written, too.
     plain = {"optimizer": {"momentum": 0.0}} if config["optimizer"] == SMALL["optimizer"] else {}
-    return {**few, **plain, "train": {"epochs": 1, "batch_size": 2, "pictures": 0}}
+    alone = {"checkpoint": {"background": False}}  # without a copy of all weights, which is made for nothing here
+    return {**few, **plain, **alone, "train": {"epochs": 1, "batch_size": 2, "pictures": 0}}
 
 
 def _parameters(subject: Subject) -> int:
