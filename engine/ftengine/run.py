@@ -44,7 +44,7 @@ from ftengine.regularize import make_regularizers
 from ftengine.resume import record_samples, restore
 from ftengine.saving import Saver, require_room
 from ftengine.signals import Interrupted, Signals
-from ftengine.start import load_start, save_start
+from ftengine.start import check_start, load_start, save_start
 from ftengine.summary import summarise_run
 from ftengine.track import Tracker
 from ftengine.training import Training
@@ -183,9 +183,11 @@ def assemble(
         restore(training, last, force=force)
         training.tracker.rewind(training.step, evaluated=not training.at_open_end)
         console.print(f"continuing after step {training.step} of {training.steps}")
-    start = world.from_main(lambda: load_start(directory, training.start)) if resume else model.state_dict()
     if plan.regularizers:
+        start = world.from_main(lambda: load_start(directory, training.start)) if resume else model.state_dict()
         training.regularizers = make_regularizers(plan, model, start, adapted=built.adapter is not None)
+    elif resume:
+        world.from_main(lambda: check_start(directory, training.start))  # the report at the end will need it
     check_effects(plan, training.freezer, training.regularizers)
     return training
 

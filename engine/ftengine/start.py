@@ -27,10 +27,12 @@ def save_start(directory: Path, model: Model) -> str:
 
 
 def load_start(directory: Path, digest: str) -> dict[str, Tensor]:
-    """What `save_start` wrote, on the CPU, under the names of the model's ``state_dict``.
+    """What `save_start` wrote, on the CPU, under the names of the model's ``state_dict``; raises as `check_start`."""
+    return load_tensors(check_start(directory, digest))
 
-    Raises CheckpointError if the file is missing, or its SHA-256 is not `digest`.
-    """
+
+def check_start(directory: Path, digest: str) -> Path:
+    """The file that `save_start` wrote. Raises CheckpointError if it is missing, or its SHA-256 is not `digest`."""
     file = directory / FILE
     advice = (
         "\n  it holds the weights that the run started from, which its regularizers and its report compare with: put "
@@ -40,7 +42,7 @@ def load_start(directory: Path, digest: str) -> dict[str, Tensor]:
         raise CheckpointError(f"{file} is missing{advice}")
     if sha256(file) != digest:
         raise CheckpointError(f"{file} is damaged: it is not what was written (its SHA-256 differs){advice}")
-    return load_tensors(file)
+    return file
 
 
 def start_values(model: Model, start: Mapping[str, Tensor]) -> dict[str, Tensor]:
