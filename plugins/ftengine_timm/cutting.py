@@ -183,8 +183,11 @@ def _classifier(model: nn.Module) -> tuple[str, ...]:
 
 
 def _head_only(model: nn.Module, found: Trace) -> set[str]:
-    """Units that only the head runs."""
-    return (found.head | set(_classifier(model))) - {call.name for call in found.calls}
+    """Units that only the head runs, and those that are the classifier or have it inside (LeViT's, with a norm)."""
+    classifying = {
+        unit for unit in units(model) if any(f"{name}.".startswith(f"{unit}.") for name in _classifier(model))
+    }
+    return (found.head | classifying) - {call.name for call in found.calls}
 
 
 def _returns(trunk: nn.Module, size: tuple[int, int], calls: list[Call], start: int) -> bool:

@@ -148,6 +148,12 @@ def test_what_cannot_be_cut_is_one_stage_and_a_descriptor(name: str) -> None:
         make(name, ("c3",))
 
 
+def test_a_norm_that_belongs_to_the_classifier_is_left_out_with_it() -> None:
+    backbone = make("levit_128s")
+    assert not [key for key in backbone.state_dict() if "head" in key]
+    assert {"head.bn.weight", "head_dist.bn.weight", "head.linear.weight"} <= set(backbone.discarded)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MORE)
 def test_many_more_models_are_timms(name: str) -> None:
