@@ -25,12 +25,16 @@ def let_go() -> None:
 
 
 @contextmanager
-def claim(directory: Path) -> Iterator[None]:
+def claim(directory: Path, *, surely: bool = False) -> Iterator[None]:
     """Hold `directory`, which exists, for this process; raises CheckpointError where another one holds it.
 
-    The system lets go of it when the process ends, however it ends. A file system without locks holds nothing.
+    The system lets go of it when the process ends, however it ends. A file system without locks holds nothing;
+    `surely`: that is an error, too.
     """
+    unknown = f"{directory}: there are no locks, so that nobody knows whether another process uses this directory"
     if fcntl is None:
+        if surely:
+            raise CheckpointError(unknown)
         yield
         return
     handle = os.open(directory, os.O_RDONLY)
@@ -41,7 +45,8 @@ def claim(directory: Path) -> Iterator[None]:
         except BlockingIOError:
             raise CheckpointError(f"{directory}: another process is training in this directory") from None
         except OSError:
-            pass
+            if surely:
+                raise CheckpointError(unknown) from None
         yield
     finally:
         _held.discard(handle)
