@@ -95,6 +95,11 @@ class Host:
                 problems.append(status_text(records[0]))
         return problems
 
+    def observed_by(self, name: str) -> Host:
+        """The same plugins and components, where observers of the plugin `name` alone are told of a run."""
+        own = {name: self._managers[name]} if name in self._managers else {}
+        return Host(self.plugins, self.components, own)
+
     def notify(self, hook: str, **arguments: Any) -> list[tuple[str, Exception]]:
         """Call an observer hook on each plugin separately; what each raised, by plugin.
 

@@ -1,6 +1,8 @@
 """Components with which a whole run is not what it should be, and what the kit says of each."""
 
 import re
+import signal
+import sys
 
 import pytest
 
@@ -200,6 +202,15 @@ def test_what_a_worker_reads_must_be_the_same(result, plus, status):
         assert "differences: model.safetensors" in answer.found
 
 
+@pytest.fixture
+def terminal():
+    """SIGINT raises, as in a terminal: what a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("terminal")
 def test_ctrl_c_ends_the_kit_and_is_no_fault_of_the_component(component):
     from ftengine.testing.kit import find_check, run_check
 
@@ -207,6 +218,40 @@ def test_ctrl_c_ends_the_kit_and_is_no_fault_of_the_component(component):
     subject = component("loss", "import os, signal\n" + code, SPEC, changes=SMALL)
     with pytest.raises(KeyboardInterrupt):
         run_check(find_check("run_is_finite"), subject)
+
+
+OBSERVER = """
+seen = []
+
+@hookimpl
+def run_started(run):
+    seen.append("started")
+
+@hookimpl
+def metrics_logged(step, values):
+    seen.append(step)
+
+@hookimpl
+def checkpoint_saved(path):
+    seen.append("saved")
+
+@hookimpl
+def run_finished(outcome):
+    seen.append(outcome)
+"""
+
+
+def test_only_the_plugin_that_is_checked_observes_its_runs(component, install_plugin):
+    from ftengine.testing.kit import find_check, run_check
+
+    install_plugin("tracker", f"from ftengine.plugin import *\nFTENGINE_API = (1, 0)\n{OBSERVER}")
+    subject = component("loss", LOSS.format(value="value"), SPEC, options=OBSERVER, changes=SMALL)
+    for check in ("run_is_finite", "run_resumes"):
+        assert run_check(find_check(check), subject).status == "ok"
+    assert sys.modules["tracker_plugin"].seen == []
+    own = sys.modules["wrong_plugin"].seen
+    assert own.count("started") == 3
+    assert {"saved", "finished", "interrupted", 1} <= set(own)
 
 
 def test_a_long_run_is_cut_short(component):

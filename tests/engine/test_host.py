@@ -290,6 +290,20 @@ def test_each_observer_is_told_and_one_that_failed_is_left_out(distributions):
     assert host.notify("run_finished", run="R", outcome="finished") == []
 
 
+def test_a_run_may_be_observed_by_one_plugin_alone(distributions):
+    distributions.plugin("a", OBSERVER)
+    distributions.plugin("b", OBSERVER)
+    distributions.plugin("c", "")
+    host = Host.discover()
+    for name in ("b", "c", "none"):
+        assert host.observed_by(name).notify("metrics_logged", run="R", step=1, values={}) == []
+    assert sys.modules["a_plugin"].seen == []
+    assert sys.modules["b_plugin"].seen == [(1, {})]
+    assert host.observed_by("b").plugins == host.plugins
+    assert host.notify("metrics_logged", run="R", step=2, values={}) == []
+    assert sys.modules["a_plugin"].seen == [(2, {})]
+
+
 def test_an_interrupt_in_an_observer_is_not_swallowed(distributions):
     distributions.plugin("a", "@hookimpl\ndef run_started(run):\n    raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):

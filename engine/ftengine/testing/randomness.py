@@ -35,7 +35,7 @@ def noted_draws(drawn: list[str]) -> Iterator[None]:
     drawn += [name for name, state in _states().items() if state != before[name]]
 
 
-class FewNumbers(TorchDispatchMode):
+class FewNumbers(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Within it, large tensors are filled with the same few random numbers over and over.
 
     For a network whose values nobody reads: those of large ones take seconds. A factory finds what it expects, unlike
@@ -43,6 +43,9 @@ class FewNumbers(TorchDispatchMode):
     """
 
     COUNT = 65_537
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         fills = func in (torch.ops.aten.uniform_.default, torch.ops.aten.normal_.default)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import shutil
 import signal
-import tempfile
 import threading
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from ftengine.signals import Interrupted, Signals
 from ftengine.testing.backbones import built
 from ftengine.testing.checks import Nonconformity, NotApplicable, check
 from ftengine.testing.randomness import global_seeds
+from ftengine.testing.scratch import Scratch
 from ftengine.testing.subject import SMALL, Subject, merged
 
 STEPS = 8
@@ -46,9 +46,7 @@ class SmallRun:
     plan: Plan
     at: int
     stop: int | None
-    folder: tempfile.TemporaryDirectory[str] = field(
-        default_factory=lambda: tempfile.TemporaryDirectory(prefix="ftengine-check-")
-    )
+    folder: Scratch = field(default_factory=Scratch)
 
     @classmethod
     def of(cls, subject: Subject) -> SmallRun:
@@ -72,11 +70,11 @@ class SmallRun:
     @property
     def whole(self) -> Path:
         """The directory of a run without interruption, which is there."""
-        return Path(self.folder.name) / "whole"
+        return self.folder.path / "whole"
 
     def begin(self, name: str, seed: int, *, stop: int | None = None, plan: Plan | None = None) -> Path:
         """A new run up to `stop` (None: its end), while the global generators are other ones by `seed`."""
-        directory = Path(self.folder.name) / name
+        directory = self.folder.path / name
         shutil.rmtree(directory, ignore_errors=True)  # of one that has failed
         self._execute(plan or self.plan, directory, seed, stop or self.stop, resume=False)
         return directory
@@ -88,6 +86,8 @@ class SmallRun:
     def _execute(self, plan: Plan, directory: Path, seed: int, stop: int | None, *, resume: bool) -> None:
         if threading.current_thread() is not threading.main_thread():
             raise NotApplicable("a run is stopped by a signal, which only the main thread gets: run the kit there")
+        # An experiment tracker that happens to be installed is not to record what is only tried.
+        plan = replace(plan, host=plan.host.observed_by(self.subject.component.plugin))
         with Signals() as signals, global_seeds(seed), suppress(Interrupted):
             execute(plan, directory, Console(quiet=True), signals, resume=resume, stop_after=stop)
         stopped = stop is not None and (directory / "checkpoints" / f"step-{stop:08d}").is_dir()
