@@ -9,7 +9,7 @@ SCENES = {"count": 16, "size": 64, "digits": [1, 3], "seed": 6}
 
 class HeadsAndLosses(PluginConformance):
     """The kit for the heads and losses of a plugin. By default whole runs are made with none of them, and the other
-    checks of `few`.
+    checks of `few`; that the loss falls is then seen with the losses, each of which has a head.
     """
 
     few = ()
@@ -25,7 +25,9 @@ class HeadsAndLosses(PluginConformance):
         return component.kind == "head"
 
     def marks(self, subject, check):
-        by_default = not {*subject.keys}.isdisjoint(self.few) and check.run.__module__ != "ftengine.testing.runs"
+        run = check.run.__module__ == "ftengine.testing.runs"
+        trained = check.name == "loss_falls" and subject.component.kind == "head"
+        by_default = not {*subject.keys}.isdisjoint(self.few) and not run and not trained
         return () if by_default else (pytest.mark.slow,)
 
 
