@@ -106,7 +106,8 @@ class Task(ABC):
     def draw(self, image: np.ndarray, prediction: Prediction) -> np.ndarray | None:
         """A new image, uint8 [H', W', 3], that shows a person the prediction on `image`, the original, uint8 [H, W, 3].
 
-        None where there is nothing to show. See :mod:`ftengine.pictures` for the means.
+        None where there is nothing to show. Of a clip `image` is its middle frame. See :mod:`ftengine.pictures` for the
+        means.
         """
         return None
 

@@ -51,7 +51,7 @@ class Regularizer(nn.Module):
     def of_features(self, images: Tensor, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Terms of one batch: normalised `images`, float [B, 3, H, W], and their features, level -> [B, C, H', W'].
 
-        Means over the batch, as a loss's terms are.
+        Means over the batch, as a loss's terms are. Of clips [B, 3, T, H, W] and [B, C, T', H', W'].
         """
         return {}
 
