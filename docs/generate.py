@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from reference import catalogue, code, components, config, digits, hooks
+from reference import catalogue, code, components, config, digits, hooks, tasks
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -42,8 +42,10 @@ RENDERERS: dict[str, Callable[[str], str]] = {
     "contracts": hooks.contracts,
     "places": hooks.places,
     "fields": hooks.fields,
+    "tasks": tasks.tasks,
     "help": code.help_text,
     "file": code.file,
+    "scaffold": code.scaffold,
 }
 
 

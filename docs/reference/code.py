@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ftengine.scaffold.package import package
 from reference.markdown import table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,6 +19,19 @@ def file(path: str) -> str:
     """The content of a file of the repository."""
     text = (ROOT / path).read_text(encoding="utf-8").strip()
     return f"```{LANGUAGES[Path(path).suffix]}\n{text}\n```"
+
+
+def scaffold(kind: str) -> str:
+    """What ``ftengine plugins new acme-vision --kind KIND`` writes: the plugin module, then what it names."""
+    files = package("acme-vision", [kind]).files
+    folder = "src/acme_vision/"
+    own = [path for path, text in files.items() if path.startswith(folder) and text.strip()]
+    parts = []
+    for path in own:
+        part = path.removeprefix("src/")
+        said = "says that it is there" if path.endswith("plugin.py") else "does it"
+        parts.append(f"`{part}` {said}:\n\n```python\n{files[path].strip()}\n```")
+    return "\n\n".join(parts)
 
 
 def help_text(command: str) -> str:

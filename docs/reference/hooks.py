@@ -25,7 +25,15 @@ CONTRACTS = {
 """For each kind of component: what its factory is given beside the options, and what it returns."""
 
 
-PLACES = (protocols.Batch, protocols.Frame, protocols.Window, protocols.PublishedModel)
+PLACES = (
+    protocols.Batch,
+    protocols.Frame,
+    protocols.Progress,
+    protocols.LabelMap,
+    protocols.Companions,
+    protocols.Window,
+    protocols.PublishedModel,
+)
 """What the contracts hand on besides tensors."""
 
 
@@ -76,7 +84,7 @@ def contracts(_: str) -> str:
 
 
 def places(_: str) -> str:
-    """The classes that tell a head, a task or the engine where things are, with their fields and methods."""
+    """The small classes that the contracts hand on, with their fields and methods."""
     parts = []
     for model in PLACES:
         rows = [(f"`{one.name}`", f"`{one.type}`", _default(one)) for one in dataclasses.fields(model)]
