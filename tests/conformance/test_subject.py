@@ -67,3 +67,16 @@ def test_a_spec_says_what_its_component_is_tried_with(configs, install_plugin):
     assert (config["backbone"]["width"], config["image"]) == (2, {"size": 96})
     config = subjects("wide/small", {"backbone": {"width": 3}, "image": {"size": 32}})[0].config
     assert (config["backbone"]["width"], config["image"]) == (3, {"size": 32})
+
+
+def test_components_are_checked_on_the_cpu_where_there_is_something_faster(install_plugin, monkeypatch):
+    import torch
+
+    from ftengine.precision import pick_device
+
+    install_plugin("mine", PLUGIN)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    (subject,) = subjects("mine/small")
+    assert pick_device("auto").type == "cuda"
+    assert pick_device(subject.plan.config.train.device).type == "cpu"
