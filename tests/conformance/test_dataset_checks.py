@@ -287,6 +287,16 @@ def test_what_a_target_holds_beside_its_fields_may_be_anything(found):
     assert found("dataset_own_arrays", wrong).status == "ok"
 
 
+def test_what_the_check_writes_does_not_stay_in_a_file(found, tmp_path):
+    pixels = np.arange(6 * 8 * 12 * 3, dtype=np.uint8)
+    pixels.tofile(tmp_path / "pixels.bin")
+    wrong = f"""\
+def image(self, index): return np.memmap({str(tmp_path / "pixels.bin")!r}, np.uint8, shape=(6, 8, 12, 3))[index]
+def size(self, index): return 8, 12"""
+    assert found("dataset_own_arrays", wrong).status == "failed"
+    assert np.array_equal(np.fromfile(tmp_path / "pixels.bin", np.uint8), pixels)
+
+
 def test_splits_have_the_same_fields(found):
     end = """
 

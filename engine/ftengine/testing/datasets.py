@@ -136,10 +136,16 @@ def dataset_own_arrays(subject: Subject) -> None:
     """What is done to an image or a target after it was returned is not seen when it is read again."""
     for data, index, name in _samples(subject):
         first = _read(data, index)
-        for array in _arrays(_read(data, index, copied=False)):
-            if array.flags.writeable:
+        arrays = [array for array in _arrays(_read(data, index, copied=False)) if array.flags.writeable]
+        before = [array.copy() for array in arrays]
+        try:
+            for array in arrays:
                 array[...] = 1 - array if array.dtype != bool else ~array
-        changed = difference(first, _read(data, index))
+            changed = difference(first, _read(data, index))
+        finally:
+            # They may be a file's own bytes (np.memmap), which an author does not want to lose to a check.
+            for array, values in zip(arrays, before, strict=True):
+                array[...] = values
         if changed is not None:
             raise Nonconformity(
                 "arrays that belong to whoever gets them", f"after they were written to, {changed}, for sample {name}"
