@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections.abc import Mapping
 from typing import cast
 
@@ -67,8 +68,12 @@ def declared(subject: Subject) -> BackboneSpec:
 
 
 def sizes(backbone: Backbone) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Two sizes, (height, width), which every stride divides if each divides the next: a square, and a larger one."""
-    step = max([*backbone.strides.values(), 1])
+    """Two sizes, (height, width), which every stride divides: a square, and a larger one.
+
+    Where no level has a grid, the least size stands for the stride: of networks of patches, it is a patch.
+    """
+    grids = [stride for stride in backbone.strides.values() if stride]
+    step = math.lcm(*grids) if grids else max(backbone.min_size, 1)
     side = step * max(2, -(-max(backbone.min_size, LEAST_SIDE) // step))
     return (side, side), (side + step, side + 2 * step)
 
