@@ -103,7 +103,7 @@ def run_check(one: Check, subject: Subject) -> Result:
         return Result(subject.name, one, "failed", "a run that can be made; give what it needs as a config", str(error))
     except FtengineError as error:
         return Result(subject.name, one, "failed", "no error", str(error))
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # SystemExit would end the kit, with the exit code of a success
         last = traceback.extract_tb(error.__traceback__)[-1]
         found = f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"
         return Result(subject.name, one, "failed", "no error", found)

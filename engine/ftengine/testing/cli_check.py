@@ -24,16 +24,20 @@ def check_plugin(name: str, only: str | None, config: Path | None) -> None:
     from rich.console import Console
 
     from ftengine.document import read
+    from ftengine.errors import name_list
 
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     changes = {} if config is None else read(config).data
     with console.status("loading torch"):
         from ftengine.testing.kit import find_check, run_checks
         from ftengine.testing.subject import subjects
+    found = subjects(name, changes)
     if only is not None:
-        find_check(only)
+        kinds = find_check(only).kinds
+        if not any(subject.kind in kinds for subject in found):
+            raise click.UsageError(f"{only} is a check of {name_list(kinds)}, of which {name} has none")
     failed, counts, component = [], {"ok": 0, "failed": 0, "left out": 0}, ""
-    for result in run_checks(subjects(name, changes), only):
+    for result in run_checks(found, only):
         if result.component != component:
             component = result.component
             console.print(component, style="bold")

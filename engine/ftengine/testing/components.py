@@ -128,18 +128,39 @@ def _requirements(name: str) -> Iterator[str]:
     except PackageNotFoundError:
         return
     for requirement in stated:
+        if re.search(r";.*\bextra\b", requirement):  # who asks for no extra has it not
+            continue
         yield _plain(re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0])
 
 
 def _imports(module: str) -> set[str]:
-    """The top-level packages that a module's source imports, wherever in it."""
+    """The top-level packages that a module's source needs, wherever in it: not those that only a type checker reads,
+    nor those that it does without where they are missing.
+    """
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return set()
     found = set()
-    for node in ast.walk(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))):
+    for node in _needed(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found.add(node.module.partition(".")[0])
     return found - {module.partition(".")[0]}
+
+
+def _needed(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes within one but for the bodies of ``if TYPE_CHECKING`` and of a ``try`` that catches ImportError."""
+    typing = isinstance(node, ast.If) and ast.unparse(node.test).rpartition(".")[2] == "TYPE_CHECKING"
+    optional = isinstance(node, ast.Try) and any(_catches(handler) for handler in node.handlers)
+    skipped = getattr(node, "body", []) if typing or optional else []
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if child not in skipped:
+            yield from _needed(child)
+
+
+def _catches(handler: ast.ExceptHandler) -> bool:
+    """Whether a missing package ends up here."""
+    caught = [] if handler.type is None else ast.walk(handler.type)
+    return any(isinstance(name, ast.Name) and name.id in ("ImportError", "ModuleNotFoundError") for name in caught)

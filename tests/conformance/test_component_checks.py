@@ -1,0 +1,94 @@
+"""Components that say something wrong of themselves, and how the command reports what the kit finds."""
+
+import pytest
+
+LOSS = """
+{imports}
+
+from torch.nn import functional as F
+from ftengine.protocols import Loss
+
+class thing(Loss):
+    def __init__(self, options, context):
+        super().__init__()
+    def forward(self, output, batch):
+        {first}
+        return {{"loss": F.cross_entropy(output["logits"].float(), batch.targets["label"])}}
+"""
+SPEC = 'task="classification"'
+
+
+def loss(imports="", first="pass"):
+    return LOSS.format(imports=imports, first=first)
+
+
+@pytest.mark.parametrize(
+    ("imports", "status"),
+    [
+        ("import jsonschema", "failed"),
+        ("import sys\nif sys.argv:\n    from jsonschema import validate", "failed"),
+        ("try:\n    import jsonschema\nexcept ValueError:\n    pass", "failed"),
+        ("try:\n    pass\nexcept ImportError:\n    import jsonschema", "failed"),
+        ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import jsonschema", "ok"),
+        ("import typing\nif typing.TYPE_CHECKING:\n    import jsonschema", "ok"),
+        ("try:\n    import jsonschema\nexcept (ImportError, OSError):\n    jsonschema = None", "ok"),
+    ],
+)
+def test_what_a_module_needs_must_be_named(imports, status, result):
+    found = result("requirements_named", "loss", loss(imports), SPEC)
+    assert found.status == status, found.text
+    if status == "failed":
+        assert found.expected.startswith("that jsonschema, which wrong_models imports, is a dependency of wrong-dist")
+
+
+@pytest.mark.parametrize(
+    ("requirement", "status"),
+    [("jsonschema>=4", "ok"), ('jsonschema; python_version > "3"', "ok"), ('jsonschema>=4; extra == "all"', "failed")],
+)
+def test_what_only_an_extra_brings_is_no_dependency(requirement, status, component, tmp_path):
+    from ftengine.testing.kit import find_check, run_check
+
+    subject = component("loss", loss("import jsonschema"), SPEC)
+    metadata = tmp_path / "site-wrong" / "wrong_dist-1.0.dist-info" / "METADATA"
+    metadata.write_text(metadata.read_text() + f"Requires-Dist: {requirement}\n")
+    assert run_check(find_check("requirements_named"), subject).status == status
+
+
+def test_a_component_that_ends_the_process_fails(component, cli):
+    subject = component("loss", loss("import sys", "sys.exit(0)"), SPEC)
+    done = cli("plugins", "check", subject.component.name, "--check", "loss_terms")
+    assert done.exit_code == 1
+    assert "found: SystemExit: 0 (" in done.output
+    assert "0 ok, 1 failed, 0 left out" in done.output
+
+
+def test_the_command_reports_component_check_expected_and_found(component, cli):
+    subject = component("loss", loss("import jsonschema"), SPEC)
+    done = cli("plugins", "check", subject.component.name, "--check", "requirements_named")
+    assert done.exit_code == 1
+    assert done.output.splitlines() == [
+        "loss wrong/thing of classification",
+        "  failed    requirements_named",
+        "",
+        "loss wrong/thing of classification: requirements_named: What the factory's module imports is a dependency of "
+        "the plugin's distribution, or in the spec's `requires`.",
+        "  expected: that jsonschema, which wrong_models imports, is a dependency of wrong-dist or in `requires`",
+        "  found: neither; it belongs to jsonschema",
+        "  explained in docs/conformance.md#requirements-named",
+        "",
+        "0 ok, 1 failed, 0 left out",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("metric_mode", "metric_mode is a check of metric, of which wrong has none"),
+        ("loss_mea", "unknown check 'loss_mea'; did you mean 'loss_mean'?"),
+    ],
+)
+def test_a_check_that_would_look_at_nothing_is_refused(name, message, component, cli):
+    component("loss", loss(), SPEC)
+    done = cli("plugins", "check", "wrong", "--check", name)
+    assert done.exit_code != 0
+    assert message in done.output
