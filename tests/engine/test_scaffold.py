@@ -109,6 +109,13 @@ def test_nothing_of_the_template_is_left_in_the_files(which, folder):
     assert f"\nFTENGINE_API = {API_VERSION}\n" in source
 
 
+@pytest.mark.parametrize("name", ["my_plugin2", "not-my-plugin", "not_my_plugin"])
+def test_a_name_that_has_the_template_s_in_it_stays_as_it_is(name):
+    project = tomllib.loads(package(name, DEFAULT).files["pyproject.toml"])["project"]
+    assert project["name"] == name
+    assert project["entry-points"]["ftengine"] == {module_of(name): f"{module_of(name)}.plugin"}
+
+
 def test_the_files_are_linted_and_formatted(folder):
     rules = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]
     package("a-name-that-is-as-long-as-people-make-them", KINDS).write(folder / "long")

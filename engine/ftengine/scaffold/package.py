@@ -70,7 +70,8 @@ def package(name: str, kinds: Collection[str]) -> Package:
 
     def template(path: str) -> str:
         text = (TEMPLATE / path).read_text(encoding="utf-8")
-        return text.replace("my-plugin", name).replace("my_plugin", module)
+        # The module first: a distribution's name may hold the template's, as my_plugin2 does, a module has no hyphen.
+        return text.replace("my_plugin", module).replace("my-plugin", name)
 
     sources = f"src/{module}"
     plugin = template("src/my_plugin/plugin.py")
