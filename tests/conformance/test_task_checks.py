@@ -309,9 +309,9 @@ def encode(self, target): return {"label": np.asarray(target["label"], np.int64)
     ),
     "companions of none": (
         "task_strata",
-        "def companions(self, data): return Companions(np.zeros(len(data), np.int64), 0)",
-        "a count of 1 or more from companions()",
-        "0",
+        "def companions(self, data): return Companions(np.zeros(len(data), np.int64), 1)",
+        "a count of 2 or more from companions()",
+        "1",
     ),
     "companions by their names": (
         "task_strata",

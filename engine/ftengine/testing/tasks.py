@@ -180,8 +180,8 @@ def task_strata(subject: Subject) -> None:
 
     def groups() -> Any:
         companions: Any = found.task.companions(found.train)
-        if companions is not None and not companions.count >= 1:
-            raise Nonconformity("a count of 1 or more from companions()", str(companions.count))
+        if companions is not None and not companions.count >= 2:
+            raise Nonconformity("a count of 2 or more from companions()", str(companions.count))
         return None if companions is None else companions.groups
 
     for name, ask in (("strata()", lambda: found.task.strata(found.train)), ("companions()", groups)):
