@@ -67,6 +67,13 @@ def test_its_configs_train(config, term, site, cli_process, tmp_path):
     assert first[f"loss/{term}"] > 0
 
 
+@pytest.mark.slow
+def test_it_passes_the_conformance_kit(site, cli_process):
+    result = cli_process("plugins", "check", "acme", path=[site])
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert " 0 failed" in result.stdout
+
+
 def test_the_plugin_that_the_readme_shows_loads(install_plugin):
     (source,) = [block for block in blocks(ROOT / "README.md", "python") if "FTENGINE_API" in block]
     install_plugin("acme", source)
