@@ -27,7 +27,9 @@ THIRD_PARTY = Path(__file__).parent / "thirdparty"
 
 
 FORKING = {"test_dist.py", "test_ranks.py", "test_saves.py", "test_stopped_runs.py"}
-"""Files of tests that fork: they come first, before anything has started threads of torch, with which none can."""
+"""Files of tests that fork. They come first: where torch's FakeTensorMode is entered before the first backward pass of
+a process, on a machine without a GPU, that pass starts threads for GPUs that are not there, and then no forked process
+can go backward. timm's backbones are built with that mode, and see to it; others that use it may not."""
 
 
 def pytest_collection_modifyitems(items):

@@ -58,6 +58,11 @@ def fake_images(model: nn.Module, size: tuple[int, int]) -> Iterator[Tensor]:
     `model` is in eval mode meanwhile, and forgets afterwards what its modules remember of such a run (a table of
     positions, say), since that has no values either.
     """
+    if not torch.cuda.is_available():
+        # Without a GPU the mode lets torch believe in several. A first backward pass after that starts a thread for
+        # each of them, after which no forked process can go backward; one before it starts none, for good.
+        with torch.enable_grad():
+            torch.zeros(1, requires_grad=True).sum().backward()
     modules = list(model.modules())
     before = [(dict(module.__dict__), dict(module._buffers)) for module in modules]
     model.eval()

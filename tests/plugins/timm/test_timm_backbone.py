@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 
 import pytest
 import timm
@@ -284,6 +287,29 @@ def test_position_embeddings_of_another_size_are_resized_on_loading() -> None:
     wanted = {backbone.published[key]: tensor.shape for key, tensor in backbone.state_dict().items()}
     assert {key: adapted[key].shape for key in wanted} == wanted
     assert large.adapt(file) is file
+
+
+@pytest.mark.slow
+def test_a_process_that_is_forked_afterwards_can_train() -> None:
+    """In a process of its own, whose first backward pass comes after the network is built."""
+    code = (
+        "import os, torch\n"
+        "from ftengine.protocols import BackboneContext\n"
+        "from ftengine_timm.backbone import build\n"
+        "from ftengine_timm.plugin import TimmOptions\n"
+        "build(TimmOptions(model='test_resnet'), BackboneContext())\n"
+        "before = len(os.listdir('/proc/self/task'))\n"
+        "def train(): torch.ones(1, requires_grad=True).sum().backward()\n"
+        "train()\n"
+        "assert len(os.listdir('/proc/self/task')) == before, 'threads for devices that are not there'\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    train()\n"
+        "    os._exit(0)\n"
+        "assert os.waitpid(child, 0)[1] == 0\n"
+    )
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
 def test_the_spec_is_open() -> None:
