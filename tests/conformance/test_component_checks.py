@@ -92,3 +92,56 @@ def test_a_check_that_would_look_at_nothing_is_refused(name, message, component,
     done = cli("plugins", "check", "wrong", "--check", name)
     assert done.exit_code != 0
     assert message in done.output
+
+
+OPTIONS = """
+from typing import Any
+from pydantic import field_serializer, model_validator
+
+class ThingOptions(Options):
+    {body}
+"""
+WRONG_OPTIONS = {
+    "an option that JSON does not have": (
+        """scale: Any = Field((1, 2), description="A pair.")""",
+        "the same options after JSON",
+        "others for scale",
+    ),
+    "an option that is not read as it is written": (
+        """share: float = Field(0.5, le=1, description="A part.")
+    @field_serializer("share")
+    def percent(self, value): return 100 * value""",
+        "options that are read from their own JSON",
+        "share: Input should be less than or equal to 1",
+    ),
+    "unknown keys that are dropped": (
+        """share: float = Field(0.5, description="A part.")
+    @model_validator(mode="before")
+    @classmethod
+    def known(cls, data): return {key: data[key] for key in data if key in cls.model_fields}""",
+        "that an unknown option is refused",
+        "that `no_such_option` is taken",
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "expected", "text"), WRONG_OPTIONS.values(), ids=WRONG_OPTIONS)
+def test_options_are_read_as_they_were_written(body, expected, text, result):
+    options = OPTIONS.replace("{body}", body)
+    found = result("options_round_trip", "loss", loss(), f"{SPEC}, options=ThingOptions", options=options)
+    assert (found.status, found.expected) == ("failed", expected), found.text
+    assert text in found.found
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("thin = None", "its factory 'wrong_models:thing' does not exist; did you mean 'thin'?"),
+        ("thing = 3", "its factory 'wrong_models:thing' is a int; expected a callable"),
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+    ],
+)
+def test_a_factory_that_is_not_there_is_named(code, text, result):
+    found = result("factory_resolves", "loss", code, SPEC)
+    assert (found.status, found.expected) == ("failed", "no error")
+    assert text in found.found
