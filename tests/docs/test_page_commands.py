@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 from doc_pages import ALL_PAGES, ROOT, label, text
@@ -97,6 +98,33 @@ def test_light_commands_print_what_is_shown(name, folder):
             result = CliRunner().invoke(main, words(step)[1:], prog_name="ftengine", terminal_width=78)
             assert result.exit_code == 0, f"{step.text}\n{result.output}"
             assert missing(step.shown, result.output) is None, step.text
+
+
+def parse(arguments):
+    """Read a command line as `ftengine` would, without doing what it says; raises click.UsageError."""
+    command, context, name = main, None, "ftengine"
+    while True:
+        context = command.make_context(name, arguments, parent=context)
+        rest = [*context._protected_args, *context.args]
+        if not isinstance(command, click.Group) or not rest:
+            return
+        name, command, arguments = command.resolve_command(context, rest)
+
+
+@pytest.mark.parametrize("name", WITH_COMMANDS)
+def test_every_command_that_is_shown_exists_with_its_options(name):
+    """Also where only the slow test below runs it, or none does."""
+    for command in SHOWN[name].commands:
+        for line in re.split(r"&&|\|", command.text.replace("\\\n", " ")):
+            _, found, arguments = line.partition("ftengine ")
+            if found and "--help" not in line and re.match(r"(uv run |torchrun .*-m )?ftengine ", line.strip()):
+                parse(shlex.split(arguments))
+
+
+@pytest.mark.parametrize("line", ["plugins shw linear", "rnu --config a.yaml", "run --confg a.yaml", "run a.yaml"])
+def test_a_command_that_does_not_exist_is_found(line):
+    with pytest.raises(click.UsageError):
+        parse(line.split())
 
 
 def given(command, option):
