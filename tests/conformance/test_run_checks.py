@@ -52,6 +52,30 @@ def test_a_right_component_passes_every_check(component):
     assert [one.text for one in results if one.status != "ok"] == []
 
 
+@pytest.mark.parametrize(("own", "count"), [({}, 64), ({"val": "there"}, 2000)], ids=["held out", "given"])
+def test_of_a_large_dataset_a_run_evaluates_few_samples(own, count, component):
+    from ftengine.build import make_streams, make_tasks
+    from ftengine.testing.runs import SmallRun
+
+    code = """
+    import numpy as np
+    from ftengine.protocols import Dataset
+
+    class Many(Dataset):
+        names = {"label": ("dark", "light")}
+        def __len__(self): return 2000
+        def target(self, index): return {"label": index % 2}
+        def sample_id(self, index): return f"constant-{index}"
+        def image(self, index): return np.full((8, 8, 3), 200 * (index % 2), np.uint8)
+
+    def thing(options, context): return Many()
+    """
+    changes = {**SMALL, "data": own}
+    plan = SmallRun.of(component("dataset", code, 'fields=("label",)', changes=changes)).plan
+    (stream,) = make_streams(plan, make_tasks(plan)).values()
+    assert len(stream.val) == count
+
+
 def test_runs_are_the_last_checks_of_every_kind():
     from ftengine.host import KINDS
     from ftengine.testing.kit import checks_for

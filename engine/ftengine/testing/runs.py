@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,10 +15,12 @@ from typing import Any
 from rich.console import Console
 
 from ftengine.build import make_streams, make_tasks
+from ftengine.data import Stream
 from ftengine.document import Document
 from ftengine.errors import FtengineError, TrainingError, name_list
 from ftengine.identical import Comparison, compare_runs, metric_lines
 from ftengine.plan import Plan
+from ftengine.plugin import DatasetOptions
 from ftengine.resolve import resolve
 from ftengine.run import execute
 from ftengine.run_config import run_document
@@ -33,6 +36,9 @@ STEPS = 8
 
 LARGE = 20_000_000
 """Parameters from which on a backbone is large: it is trained for two steps, with images as few as possible."""
+
+HELD_OUT = 64
+"""Samples at most that a dataset without a validation split holds out: every run evaluates all of them."""
 
 SHOWN = 3
 """Differences that are told."""
@@ -52,9 +58,14 @@ class SmallRun:
     def of(cls, subject: Subject) -> SmallRun:
         """The subject's small run, of at most two epochs."""
         large = subject.kind == "backbone" and _parameters(subject) > LARGE
-        plan = resolve(Document(merged(subject.config, _fewer(subject, large=large))))
-        config = plan.config.train
+        small = merged(subject.config, _fewer(subject, large=large))
+        plan = resolve(Document(small))
         streams = make_streams(plan, make_tasks(plan))
+        held_out = _held_out(subject, streams)
+        if held_out is not None:
+            plan = resolve(Document(merged(small, {"data": {"val_fraction": held_out}})))
+            streams = make_streams(plan, make_tasks(plan))
+        config = plan.config.train
         per_epoch = max(len(stream.train) // config.batch for stream in streams.values())
         steps = per_epoch * config.epochs
         if steps < 2:
@@ -147,6 +158,15 @@ def _fewer(subject: Subject, *, large: bool) -> dict[str, Any]:
     plain = {"optimizer": {"momentum": 0.0}} if config["optimizer"] == SMALL["optimizer"] else {}
     alone = {"checkpoint": {"background": False}}  # without a copy of all weights, which is made for nothing here
     return {**few, **plain, **alone, "train": {"epochs": 1, "batch_size": 2, "pictures": 0}}
+
+
+def _held_out(subject: Subject, streams: Mapping[str, Stream]) -> float | None:
+    """The part of a dataset under check that is held out for validation, where it would be too many samples."""
+    options = subject.part.options
+    if not isinstance(options, DatasetOptions) or options.val is not None:
+        return None
+    (stream,) = streams.values()
+    return None if len(stream.val) <= HELD_OUT else HELD_OUT / (len(stream.train) + len(stream.val))
 
 
 def _parameters(subject: Subject) -> int:
