@@ -162,8 +162,11 @@ def _fewer(subject: Subject, *, large: bool) -> dict[str, Any]:
 
 def _held_out(subject: Subject, streams: Mapping[str, Stream]) -> float | None:
     """The part of a dataset under check that is held out for validation, where it would be too many samples."""
+    if subject.kind != "dataset":
+        return None
     options = subject.part.options
-    if not isinstance(options, DatasetOptions) or options.val is not None:
+    assert isinstance(options, DatasetOptions)
+    if options.val is not None:
         return None
     (stream,) = streams.values()
     return None if len(stream.val) <= HELD_OUT else HELD_OUT / (len(stream.train) + len(stream.val))
