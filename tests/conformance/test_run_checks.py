@@ -93,6 +93,11 @@ def test_a_run_that_breaks_is_told(found):
     assert "not finite" in answer.found
 
 
+def test_the_steep_loss_of_random_weights_does_not_run_away(found):
+    answer = found("run_is_finite", "1e6 * output['logits'].square().mean()")
+    assert answer.status == "ok", answer.text
+
+
 def test_a_measure_that_is_never_finite_is_told(result):
     code = """
     from ftengine.protocols import Metric
