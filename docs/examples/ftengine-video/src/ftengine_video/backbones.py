@@ -34,8 +34,8 @@ def s3d(options: Options, context: BackboneContext) -> Backbone:
     """[B, 64, 192, 480, 832, 1024, T', H / 2^i, W / 2^i], rounded up but for the last level, which is rounded down.
 
     T' is T / 2, T / 2, T / 2, T / 4, T / 8, with the same rounding. Five frames would do, but with fewer than eight
-    torch 2.15 leaves gradients of the first convolution in time (a kernel of 7, a stride of 2, a padding of 3) unwritten
-    on a CPU, and with fewer than six it writes beyond its memory.
+    torch 2.15 leaves gradients of the first convolution in time (kernel 7, stride 2, padding 3) unwritten on a CPU, and
+    with fewer than six it writes beyond its memory.
     """
     model = models.get_model("s3d", weights=None)
     parts = list(model.features)
