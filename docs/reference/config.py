@@ -67,7 +67,7 @@ def sections() -> dict[str, type[Section]]:
 
 def section(name: str) -> str:
     """The keys of a section: type, default, meaning."""
-    return _rows(sections()[name])
+    return rows_of(sections()[name])
 
 
 def references() -> dict[str, type[Ref]]:
@@ -80,7 +80,7 @@ def reference(name: str) -> str:
     model = references()[name]
     kept = {key: (field.annotation, field) for key, field in model.model_fields.items() if key != "name"}
     fields: dict[str, Any] = kept
-    return _rows(create_model(name, __base__=Options, **fields))
+    return rows_of(create_model(name, __base__=Options, **fields))
 
 
 def options(name: str) -> str:
@@ -88,16 +88,16 @@ def options(name: str) -> str:
     kind, _, rest = name.partition("/")
     task, _, component = rest.rpartition("/")
     model = Host.discover().find(kind, component, task or None).spec.options
-    parts = [_rows(model)]
+    parts = [rows_of(model)]
     for inner, keys in _nested(model).items():
         about = prose((inspect.getdoc(inner) or "").partition("\n")[0]).rstrip(".")
-        parts.append(f"{', '.join(f'`{key}`' for key in keys)}: {about}.\n\n{_rows(inner)}")
+        parts.append(f"{', '.join(f'`{key}`' for key in keys)}: {about}.\n\n{rows_of(inner)}")
     return "\n\n".join(parts)
 
 
 def data(_: str) -> str:
     """The options that all data formats share."""
-    return _rows(DatasetOptions)
+    return rows_of(DatasetOptions)
 
 
 def _nested(model: type[BaseModel]) -> dict[type[BaseModel], list[str]]:
@@ -131,7 +131,8 @@ def schedules(_: str) -> str:
     return table(("name", "factor of the learning rate", "own options"), rows) + f"\n\nAll of them take {common}."
 
 
-def _rows(model: type[BaseModel]) -> str:
+def rows_of(model: type[BaseModel]) -> str:
+    """A table of the keys of a section, or of a component's options; AssertionError if one is not described."""
     # A copy without the other ways in which a section may be written, which its JSON Schema would begin with.
     fields: dict[str, Any] = {name: (field.annotation, field) for name, field in model.model_fields.items()}
     types = {row.name: row.type for row in option_rows(create_model(model.__name__, __base__=Options, **fields))}
@@ -155,8 +156,9 @@ def _about(field: FieldInfo) -> str:
     """What a key means, without a full stop; of one that only holds a section, what the section's docstring says."""
     text = field.description
     if text is None:
-        assert isinstance(field.annotation, type), "a key of the config has no description"
-        text = (field.annotation.__doc__ or "").strip().splitlines()[0]
+        of = field.annotation if isinstance(field.annotation, type) else object
+        assert issubclass(of, BaseModel), f"a key or option without a description: {field}"
+        text = (of.__doc__ or "").strip().splitlines()[0]
     return plain(prose(text).rstrip("."))
 
 

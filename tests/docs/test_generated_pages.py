@@ -4,6 +4,7 @@ import re
 
 import pytest
 from doc_pages import PAGES, RENDERERS, ROOT, label, render, text
+from pydantic import BaseModel, Field, create_model
 from reference import config, hooks
 
 from ftengine.cli import COMMANDS
@@ -58,6 +59,15 @@ def test_the_options_of_what_strategies_are_made_of_are_described(kind):
     with_options = {item.name for item in Host.discover().select(kind) if item.spec.options.model_fields}
     assert {f"options {kind}/{name}" for name in with_options} <= set(generated(CONFIG))
     assert f"summaries {kind}" in generated(CONFIG)
+
+
+def test_a_key_without_a_description_is_refused():
+    class Section(BaseModel):
+        described: int = Field(1, description="What it means.")
+
+    assert config.rows_of(Section).endswith("| `described` | int | `1` | What it means. |")
+    with pytest.raises(AssertionError, match=r"without a description.*annotation=int"):
+        config.rows_of(create_model("Bare", __base__=Section, undescribed=(int, 3)))
 
 
 def test_results_are_rendered_on_their_line():
