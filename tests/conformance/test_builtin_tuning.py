@@ -6,7 +6,7 @@ import pytest
 
 from ftengine.testing import PluginConformance
 
-WHOLE_RUNS = {"freeze auto", "regularizer feature_distill", "adapter lora", "strategy mixup"}
+WHOLE_RUNS = {"freeze auto", "adapter lora"}
 """The components with which whole runs are made by default; with the others they are slow."""
 
 

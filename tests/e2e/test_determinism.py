@@ -19,7 +19,7 @@ def test_the_same_seed_gives_the_same_bytes(reference, runs):
     assert again.summary["metrics"] == reference.summary["metrics"]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_workers_do_not_matter(reference, runs, workers):
     assert runs({**AUGMENTED, "train": {"workers": workers}}).bytes() == reference.bytes()
 

@@ -123,7 +123,11 @@ def test_evaluation_and_prediction_are_the_run_s(run, cli, write_image, tmp_path
     assert len(result.stdout.splitlines()) == 2
 
 
-@pytest.mark.parametrize("changes", [{}, ATTENTION, READ], ids=["BatchNorm", "ViT", "read weights"])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, pytest.param(ATTENTION, marks=pytest.mark.slow), READ],
+    ids=["BatchNorm", "ViT", "read weights"],
+)
 def test_merged_it_answers_as_before(runs, changes):
     run = runs({**LORA, **changes, "optimizer": {"lr": 0.05}})
     adapted, plain = opened(run)

@@ -11,7 +11,8 @@ AUTO = {"data": {"limit": 128, "val_fraction": 0.25}, "train": {"batch_size": "a
 """96 images to train on: 8 steps an epoch leave no more than 12 images each."""
 ROOMY = {"data": {"limit": 640}, "train": {"batch_size": "auto", "epochs": 1, "log_every": 100}}
 """480 images: no more than 60 a step."""
-
+HALL = {**ROOMY, "data": {"limit": 320}}
+"""240 images: no more than 30 a step."""
 FIRST = ("--stop-after", 1)
 """Where what is found is all that is looked at."""
 
@@ -63,26 +64,26 @@ def test_it_is_the_largest_that_fits(runs, room, images, accumulate, found):
 
 def test_a_resumed_run_keeps_the_number(runs, cli, room, config_file):
     room(9)
-    stopped = runs(ROOMY, "--stop-after", 3, exit_code=143)
+    stopped = runs(HALL, "--stop-after", 3, exit_code=143)
     room(5)  # would be 4 now; and 8 in two parts do not fit either
     result = cli("run", "--resume", stopped.directory)
     assert "out of memory" in result.stderr
     tried = room(10**6)
     tried.clear()
-    result = cli("run", "--resume", stopped.directory, "--config", config_file(ROOMY))
+    result = cli("run", "--resume", stopped.directory, "--config", config_file(HALL))
     assert result.exit_code == 0, result.output
     assert set(tried) == {8}
     assert stopped.resolved["train"]["batch_size"] == 8
     room(9)
-    assert compare_runs(stopped.directory, runs(ROOMY).directory).differences == []
+    assert compare_runs(stopped.directory, runs(HALL).directory).differences == []
 
 
 def test_continue_keeps_the_number(runs, cli, room, config_file):
     room(9)
-    stopped = runs(ROOMY, "--stop-after", 3, exit_code=143)
+    stopped = runs(HALL, "--stop-after", 3, exit_code=143)
     tried = room(10**6)
     tried.clear()
-    command = ("run", "--config", config_file(ROOMY), "--output", stopped.directory, "--continue")
+    command = ("run", "--config", config_file(HALL), "--output", stopped.directory, "--continue")
     result = cli(*command)
     assert result.exit_code == 0, result.output
     assert "auto is" not in result.stdout

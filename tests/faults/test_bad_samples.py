@@ -144,7 +144,7 @@ def config_of(root, **changes):
     }
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_workers_do_not_matter(runs, root, whole, workers):
     other = runs(config_of(root[0], train={"workers": workers}), base={})
     assert other.bytes() == whole.bytes()

@@ -160,7 +160,10 @@ def test_boxes_and_masks_in_batches_of_like_shapes(runs, cli, whole, scenes, nam
     assert_same(stopped(runs, cli, changes, stops).directory, whole(changes).directory)
 
 
-@pytest.mark.parametrize("workers", [(2, 0), (0, 2)], ids=["two, then none", "none, then two"])
+@pytest.mark.parametrize(
+    "workers",
+    [pytest.param((2, 0), id="two, then none", marks=pytest.mark.slow), pytest.param((0, 2), id="none, then two")],
+)
 def test_other_workers(runs, cli, whole, workers):
     changes = merged(AUGMENTED, {"train": {"workers": workers[0], "ema": 0.9}})
     run = stopped(runs, cli, changes, (4,), "--set", f"train.workers={workers[1]}")
