@@ -27,6 +27,9 @@ UV_IS_THERE = "python -m pip install uv && "
 LIGHT = (("config", "check"), ("config", "show"), ("config", "schema"), ("plugins", "show"), ("plugins",))
 """Commands that load no torch; with any --help they are run in every test run, the others when slow tests are."""
 
+HOME = "/home/you/ftengine/"
+"""Where the reader is, on the pages."""
+
 MARKED = {
     "README.md": 2,
     "docs/distributed.md": 2,
@@ -193,7 +196,7 @@ def shell(folder, tmp_path, published):
             ["bash", "-c", line], cwd=folder, env=environment, text=True, timeout=1200,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
-        return done.returncode, done.stdout.replace(f"{folder}/", "")
+        return done.returncode, done.stdout.replace(f"{folder}/", HOME)
 
     return run
 
