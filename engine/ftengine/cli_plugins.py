@@ -66,11 +66,12 @@ def show(name: str, kind: str | None, task: str | None, as_json: bool) -> None:
     \b
     --json prints a list with an object for each component of that name:
       name, kind, task, plugin, summary, requires
-      factory     module:callable
-      options     a list of: name, type, required, default, description
-      schema      the options' JSON Schema
-      example     options to try it with
-      details     what its kind adds, such as levels, weights or fields
+      factory         module:callable
+      options         a list of: name, type, required, default, description
+      schema          the options' JSON Schema
+      example         options to try it with
+      example_config  what else a config must say then
+      details         what its kind adds, such as levels, weights or fields
     """
     host = Host.discover()
     chosen = _select(host, kind, task)
@@ -133,13 +134,14 @@ def _description(item: Component) -> dict[str, Any]:
         "options": [vars(row) for row in option_rows(item.spec.options)],
         "schema": item.spec.options.model_json_schema(),
         "example": dict(item.spec.example),
+        "example_config": dict(item.spec.example_config),
         "details": _details(item),
     }
 
 
 def _details(item: Component) -> dict[str, Any]:
     """What the spec's kind adds to what every spec has."""
-    common = {"name", "factory", "summary", "options", "requires", "task", "example"}
+    common = {"name", "factory", "summary", "options", "requires", "task", "example", "example_config"}
     details = {key: value for key, value in vars(item.spec).items() if key not in common}
     if "targets" in details:
         details["targets"] = {field: vars(defaults) for field, defaults in details["targets"].items()}
@@ -187,8 +189,9 @@ def _print_component(output: Printer, item: Component) -> None:
     if item.spec.requires:
         facts.append(("requires", ", ".join(item.spec.requires)))
     facts += [(key.replace("_", " "), _words(value)) for key, value in _details(item).items()]
-    if item.spec.example:
-        facts.append(("example", json.dumps(dict(item.spec.example), ensure_ascii=False)))
+    for name, given in (("example", item.spec.example), ("example config", item.spec.example_config)):
+        if given:
+            facts.append((name, json.dumps(dict(given), ensure_ascii=False)))
     output.table(("", ""), facts)
     rows = option_rows(item.spec.options)
     if rows:

@@ -67,14 +67,22 @@ def look_up(
         raise LookupProblem(f"{name!r} is the name of {plural(kind)} of several tasks: {tasks}")
     if not found:
         raise LookupProblem(_absent(plugins, components, of_kind, within, kind, name, task))
-    missing = [name for name in found[0].spec.requires if not _installed(name)]
-    if missing:
-        what = "a package that is" if len(missing) == 1 else "packages that are"
-        raise LookupProblem(
-            f"the {singular(kind)} {name!r} needs {what} not installed: {', '.join(missing)}; "
-            f"install with: pip install {' '.join(missing)}"
-        )
+    lacking = what_is_missing(found[0])
+    if lacking:
+        raise LookupProblem(lacking)
     return found[0]
+
+
+def what_is_missing(component: Component) -> str | None:
+    """In one sentence, which distributions that a component requires are not installed, and what installs them."""
+    missing = [name for name in component.spec.requires if not _installed(name)]
+    if not missing:
+        return None
+    what = "a package that is" if len(missing) == 1 else "packages that are"
+    return (
+        f"the {singular(component.kind)} {component.name!r} needs {what} not installed: {', '.join(missing)}; "
+        f"install with: pip install {' '.join(missing)}"
+    )
 
 
 def _installed(distribution: str) -> bool:

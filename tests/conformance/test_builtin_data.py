@@ -46,18 +46,9 @@ def files(tmp_path_factory):
 
 
 class Chosen(PluginConformance):
-    """The kit for the components of the given kinds; whole runs with each of them are slow."""
+    """The kit for the components of some kinds; whole runs with each of them are slow."""
 
     kinds = ("task", "metric")
-    field = ""
-    """Only what takes this target field, where it says which it takes."""
-
-    def _cases(self):
-        return [case for case in super()._cases() if self._wanted(case.values[0][0].component)]
-
-    def _wanted(self, component):
-        fields = getattr(component.spec, "fields", ())
-        return component.kind in self.kinds and (not self.field or not fields or self.field in fields)
 
     def marks(self, subject, check):
         return [pytest.mark.slow] if check.run.__module__ == "ftengine.testing.runs" else []
@@ -112,14 +103,8 @@ class TestClassification(Chosen):
     configs: ClassVar = {
         "precision": {"metrics": [{"name": "precision", "average": "micro", "per_class": True}]},
         "recall": {"metrics": [{"name": "recall", "average": "weighted"}]},
+        "metric auroc of classification from labels": {"metrics": [{"name": "auroc", "per_class": True}]},
     }
-
-
-class TestMultiLabelClassification(Chosen):
-    plugin = "classification"
-    field = "labels"
-    config: ClassVar = {"data": {"scenes": {"count": 24, "size": 64, "digits": [1, 4]}}}
-    configs: ClassVar = {"auroc": {"metrics": [{"name": "auroc", "per_class": True}]}}
 
 
 class TestRegression(Chosen):

@@ -4,45 +4,32 @@ import pytest
 
 from ftengine.testing import PluginConformance
 
-SCENES = {"count": 16, "size": 64, "digits": [1, 3], "seed": 6}
-
 
 class HeadsAndLosses(PluginConformance):
     """The kit for the heads and losses of a plugin. By default whole runs are made with none of them, and the other
     checks of `few`; that the loss falls is then seen with the losses, each of which has a head.
     """
 
+    kinds = ("head", "loss")
     few = ()
-    field = ""
-    """Only the losses that take this target field, where there is one."""
-
-    def _cases(self):
-        return [case for case in super()._cases() if self._wanted(case.values[0][0].component)]
-
-    def _wanted(self, component):
-        if component.kind == "loss":
-            return not self.field or self.field in component.spec.fields
-        return component.kind == "head"
 
     def marks(self, subject, check):
         run = check.run.__module__ == "ftengine.testing.runs"
         trained = check.name == "loss_falls" and subject.component.kind == "head"
-        by_default = not {*subject.keys}.isdisjoint(self.few) and not run and not trained
+        names = {subject.name} if subject.further else {*subject.keys}
+        by_default = not names.isdisjoint(self.few) and not run and not trained
         return () if by_default else (pytest.mark.slow,)
 
 
 class TestClassification(HeadsAndLosses):
     plugin = "classification"
-    few = ("mlp", "cross_entropy", "binary_cross_entropy")
-
-
-class TestSeveralClasses(HeadsAndLosses):
-    """Where an image has any number of classes."""
-
-    plugin = "classification"
-    field = "labels"
-    few = ("linear", "focal")
-    config = {"data": {"limit": None, "scenes": SCENES}}  # noqa: RUF012
+    few = (
+        "mlp",
+        "head linear of classification from labels",
+        "cross_entropy",
+        "binary_cross_entropy",
+        "loss focal of classification from labels",
+    )
 
 
 class TestRegression(HeadsAndLosses):

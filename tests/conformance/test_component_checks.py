@@ -15,7 +15,7 @@ class thing(Loss):
         {first}
         return {{"loss": F.cross_entropy(output["logits"].float(), batch.targets["label"])}}
 """
-SPEC = 'task="classification"'
+SPEC = 'task="classification", fields=("label",)'
 
 
 def loss(imports="", first="pass"):
@@ -52,6 +52,20 @@ def test_what_only_an_extra_brings_is_no_dependency(requirement, status, compone
     metadata = tmp_path / "site-wrong" / "wrong_dist-1.0.dist-info" / "METADATA"
     metadata.write_text(metadata.read_text() + f"Requires-Dist: {requirement}\n")
     assert run_check(find_check("requirements_named"), subject).status == status
+
+
+def test_what_needs_a_missing_distribution_is_left_out(component, cli):
+    component("loss", loss(), SPEC + ', requires=("no-such-dist",)')
+    done = cli("plugins", "check", "wrong")
+    assert done.exit_code == 0, done.output
+    first, ok, *rest = done.output.splitlines()
+    assert (first, ok) == ("loss wrong/thing of classification", "  ok        light_import")
+    lacking = "the loss 'wrong/thing' needs a package that is not installed: no-such-dist"
+    left_out = [line for line in rest if line.startswith("  ")]
+    assert left_out
+    assert all(line.startswith("  left out  ") for line in left_out)
+    assert all(f": {lacking}; install with: pip install no-such-dist" in line for line in left_out)
+    assert rest[-1] == f"1 ok, 0 failed, {len(left_out)} left out"
 
 
 def test_a_component_that_ends_the_process_fails(component, cli):

@@ -128,3 +128,18 @@ def test_it_imports_pytest_and_little_else():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) == {"ftengine", "ftengine.testing", "ftengine.testing.pytest_plugin"}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "outcomes"), [('("freeze",)', {"passed": 1, "failed": 2}), ('("loss",)', {"skipped": 1})]
+)
+def test_a_class_may_be_for_some_kinds(checked, pytester, monkeypatch, kinds, outcomes):
+    monkeypatch.setitem(globals(), "TESTS", TESTS + f"\n    kinds = {kinds}\n")
+    result = checked("-k", "options_round_trip or NOTSET")
+    found = result.parseoutcomes()
+    assert {name: number for name, number in found.items() if name in ("passed", "failed", "skipped")} == outcomes
+
+
+def test_a_kind_that_is_none_is_refused(checked, monkeypatch):
+    monkeypatch.setitem(globals(), "TESTS", TESTS + '\n    kinds = ("losses",)\n')
+    checked().stdout.fnmatch_lines(["*unknown kind of component in kinds 'losses'; did you mean 'loss'?*"])

@@ -80,3 +80,30 @@ def test_components_are_checked_on_the_cpu_where_there_is_something_faster(insta
     (subject,) = subjects("mine/small")
     assert pick_device("auto").type == "cuda"
     assert pick_device(subject.plan.config.train.device).type == "cpu"
+
+
+def _learnt(subject):
+    (task,) = subject.plan.tasks.values()
+    return task.field
+
+
+def test_what_is_learnt_from_digits_and_from_scenes_is_checked_with_both():
+    found = {subject.name: subject for subject in subjects("classification")}
+    first = found["metric f1 of classification"]
+    second = found["metric f1 of classification from labels"]
+    assert [_learnt(subject) for subject in (first, second)] == ["label", "labels"]
+    assert "metric top_k of classification from labels" not in found, "it says that it takes `label` only"
+    assert _learnt(found["task classification from labels"]) == "labels"
+    assert _learnt(found["head mlp of classification from labels"]) == "labels"
+    named = {"metric f1 of classification": {"train": {"epochs": 1}}, second.name: {"train": {"batch_size": 2}}}
+    trains = [
+        subject.config["train"]
+        for subject in subjects("classification", configs=named)
+        if subject.name.startswith("metric f1")
+    ]
+    assert [(one["epochs"], one["batch_size"]) for one in trains] == [(1, 4), (1, 2)]
+
+
+def test_with_data_of_its_author_it_is_checked_once():
+    found = subjects("classification", {"data": {"limit": 20}})
+    assert not any(subject.further for subject in found)

@@ -25,6 +25,7 @@ def register_backbones():
     yield BackboneSpec(
         name="tiny", factory="acme.models:tiny", summary="Two stages.", options=TinyOptions, levels=("c1", "c2"),
         weights=("V1", "V2"), default_weights="V2", requires=("no-such-dist",), example={"path": "a.txt"},
+        example_config={"image": {"size": 75}},
     )
 """
 
@@ -163,6 +164,7 @@ def test_show_prints_options_and_what_the_kind_adds(distributions):
     assert ["default", "weights", "V2"] in rows
     assert ["requires", "no-such-dist"] in rows
     assert ["example", '{"path":', '"a.txt"}'] in rows
+    assert ["example", "config", '{"image":', '{"size":', "75}}"] in rows
     assert ["width", "int", ">=", "1", "32", "Channels", "of", "the", "first", "stage."] in rows
     assert ["norm", "batch", "|", "group", '"batch"'] in rows
     assert ["depths", "list", "of", "int", "[1,", "2]"] in rows
@@ -200,8 +202,8 @@ def test_show_as_json(distributions):
     (found,) = json.loads(invoke("show", "acme/tiny", "--json").stdout)
     assert found["factory"] == "acme.models:tiny"
     assert found["details"]["levels"] == ["c1", "c2"]
-    assert found["example"] == {"path": "a.txt"}
-    assert "example" not in found["details"]
+    assert (found["example"], found["example_config"]) == ({"path": "a.txt"}, {"image": {"size": 75}})
+    assert not {"example", "example_config"} & found["details"].keys()
     assert found["schema"]["additionalProperties"] is False
     assert found["options"][0] == {
         "name": "width",

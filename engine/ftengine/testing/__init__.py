@@ -10,17 +10,20 @@ is a test for each check of each component that the plugin ``acme`` registers. `
 same without pytest, which only the base class needs.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ftengine.testing.checks import Check
     from ftengine.testing.conformance import PluginConformance
+    from ftengine.testing.subject import Subject
 
-__all__ = ["PluginConformance"]
+_MODULES = {"Check": "checks", "PluginConformance": "conformance", "Subject": "subject"}
+
+__all__ = ["Check", "PluginConformance", "Subject"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "PluginConformance":
-        from ftengine.testing.conformance import PluginConformance
-
-        return PluginConformance
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

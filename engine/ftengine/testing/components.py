@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from ftengine.errors import name_list
 from ftengine.host import PluginRecord, load_factory
-from ftengine.testing.checks import Nonconformity, NotApplicable, check
+from ftengine.testing.checks import Nonconformity, check
 from ftengine.testing.subject import Subject
 
 LIBRARY = "ftengine"
@@ -69,6 +69,7 @@ def options_round_trip(subject: Subject) -> None:
 @check(*FACTORY_KINDS)
 def factory_resolves(subject: Subject) -> None:
     """The factory that the spec names exists, can be imported and called."""
+    subject.must_be_complete()
     load_factory(subject.component)
 
 
@@ -89,11 +90,7 @@ def requirements_named(subject: Subject) -> None:
                 f"that {package}, which {module} imports, is a dependency of {owner} or in `requires`",
                 f"neither; it belongs to {name_list(owners)}",
             )
-    for name in subject.component.spec.requires:
-        try:
-            distribution(name)
-        except PackageNotFoundError:
-            raise NotApplicable(f"{name} is not installed: pip install {name}") from None
+    subject.must_be_complete()
 
 
 def _record(subject: Subject) -> PluginRecord:

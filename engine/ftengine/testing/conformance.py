@@ -21,7 +21,8 @@ class PluginConformance:
     `plugin`: the entry point, or the full name of one component. `config`: laid over the config of the small run in
     which each component is checked: a dataset that its heads can learn from, options that must be given. `configs`: the
     same for single components, by ``name`` or ``kind name``. `left_out`: checks that do not hold of a component, as
-    ``{"name: check": "the reason"}``; they are listed as skipped, with that reason.
+    ``{"name: check": "the reason"}``; they are listed as skipped, with that reason. `kinds`: only the components of
+    these kinds, where a `config` is meant for them; of every kind if it is empty.
 
     A test is called ``loss acme/tempered of classification: options_round_trip``, so that ``pytest -k tempered`` checks
     one component, ``pytest -k options_round_trip`` makes one check, and ``pytest -k "tempered and run"`` both.
@@ -31,6 +32,7 @@ class PluginConformance:
     config: ClassVar[Mapping[str, Any]] = {}
     configs: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     left_out: ClassVar[Mapping[str, str]] = {}
+    kinds: ClassVar[tuple[str, ...]] = ()
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if "conformity" not in metafunc.fixturenames:
@@ -42,8 +44,13 @@ class PluginConformance:
 
     def _cases(self) -> list[Any]:
         cases, known = [], set()
+        for kind in self.kinds:
+            if kind not in KINDS:
+                raise FtengineError(unknown("kind of component in kinds", kind, KINDS))
         # Not as the plugin lists them: pytest-xdist wants the same order in all of its processes.
         for subject in sorted(subjects(self.plugin, self.config, self.configs), key=_place):
+            if self.kinds and subject.kind not in self.kinds:
+                continue
             for check in checks_for(subject.kind):
                 keys = [f"{key}: {check.name}" for key in subject.keys]
                 known.update(keys)

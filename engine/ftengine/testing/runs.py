@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import signal
 import threading
@@ -141,6 +142,8 @@ class _Latest:
             if cls.run is not None:
                 cls.run.folder.cleanup()
                 cls.run = None
+                # A run is full of cycles, and Python counts objects rather than the bytes of their tensors.
+                gc.collect()
             made = SmallRun.of(subject)
             made.begin("whole", seed=1)
             cls.run = made

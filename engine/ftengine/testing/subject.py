@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from ftengine.document import Document
 from ftengine.errors import FtengineError, name_list, unknown
 from ftengine.host import Component, Host
-from ftengine.host_lookup import status_text
+from ftengine.host_lookup import status_text, what_is_missing
 from ftengine.plan import Part, Plan
 from ftengine.resolve import resolve
-from ftengine.specs import DatasetSpec, LossSpec, MetricSpec, StrategySpec, TaskSpec
+from ftengine.specs import DatasetSpec, Defaults, LossSpec, MetricSpec, StrategySpec, TaskSpec
+from ftengine.testing.checks import NotApplicable
 from ftengine.vocabulary import SPATIAL_FIELDS
 
 if TYPE_CHECKING:
@@ -55,11 +56,17 @@ FIELDS = ("label", "values", "labels", "boxes", "mask")
 
 @dataclass(eq=False)
 class Subject:
-    """A component, and `changes` that are laid over the small run that it is checked in."""
+    """A component, and `changes` that are laid over the small run that it is checked in.
+
+    `target`: the target field that is learnt there, where the embedded digits have one that suits; `further`: it is not
+    the first one that the component is checked with.
+    """
 
     component: Component
     host: Host
     changes: Mapping[str, Any] = field(default_factory=dict)
+    target: str | None = None
+    further: bool = False
     _made: dict[Callable[[Subject], Any], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -68,7 +75,14 @@ class Subject:
 
     @property
     def name(self) -> str:
-        """Its kind and full name, with the task that it belongs to: ``loss acme/tempered of classification``."""
+        """Its kind, full name and task, and what else it is checked with: ``loss acme/focal of classification``.
+
+        Where it learns from several fields, the further ones are named: ``metric f1 of classification from labels``.
+        """
+        return self._whole + (f" from {self.target}" if self.further else "")
+
+    @property
+    def _whole(self) -> str:
         task = f" of {self.component.task}" if self.component.task else ""
         return f"{self.kind} {self.component.name}{task}"
 
@@ -76,11 +90,12 @@ class Subject:
     def keys(self) -> tuple[str, ...]:
         """The ways in which an author may refer to it, the longest first."""
         own = self.component.spec.name
-        return (self.name, f"{self.kind} {own}", own)
+        return (self.name, self._whole, f"{self.kind} {own}", own)
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The small run that uses it."""
+        """The small run that uses it. Raises NotApplicable where something that it requires is not installed."""
+        self.must_be_complete()
         spec = self.component.spec
         own = self._own({"name": self.component.name, **spec.example})
         return functools.reduce(merged, (own, spec.example_config, self.changes), SMALL)
@@ -110,6 +125,12 @@ class Subject:
             if part.component == self.component:
                 return part
         raise FtengineError(f"the run that {self.name} is to be checked in does not use it: {self.config}")
+
+    def must_be_complete(self) -> None:
+        """Raises NotApplicable where a distribution that the component requires is not installed."""
+        lacking = what_is_missing(self.component)
+        if lacking:
+            raise NotApplicable(lacking)
 
     def once(self, make: Callable[[Subject], Made]) -> Made:
         """What `make` makes of this component, made when it is first asked for. Checks share it and do not change it.
@@ -147,10 +168,9 @@ class Subject:
             case "loss":
                 spec = cast(LossSpec, spec)
                 head = {"head": self._head(component.task, spec.heads[0])} if spec.heads else {}
-                return {**self._task(component.task, spec.fields), **head, "loss": named}
+                return {**self._task(component.task), **head, "loss": named}
             case "metric":
-                spec = cast(MetricSpec, spec)
-                return {**self._task(component.task, spec.fields), "metrics": [named]}
+                return {**self._task(component.task), "metrics": [named]}
             case "task":
                 return merged(self._task(component.name), {"task": named})
             case "dataset":
@@ -162,17 +182,12 @@ class Subject:
             case kind:  # freeze, adapter
                 return {kind: named}
 
-    def _task(self, name: str | None, fields: tuple[str, ...] = ()) -> dict[str, Any]:
-        """The task of that name, on digits or scenes with a field to learn from, one of `fields` if there are any."""
-        found = [item for item in self.host.select("task") if item.name == name]
-        if not found:
-            return {"task": name}
-        targets = cast(TaskSpec, found[0].spec).targets
-        usable = [one for one in FIELDS if one in targets and (not fields or one in fields)]
-        if not usable:
+    def _task(self, name: str | None) -> dict[str, Any]:
+        """The task of that name, on digits or scenes, whichever have the field to learn from."""
+        if self.target is None:
             return {"task": {"name": name}}
-        data = {"data": SCENES} if usable[0] in IN_SCENES else {}
-        head = self._head(name, targets[usable[0]].head)
+        data = {"data": SCENES} if self.target in IN_SCENES else {}
+        head = self._head(name, _targets(self.host, name)[self.target].head)
         return {"task": {"name": name}, **data, **({"head": head} if len(head) > 1 else {})}
 
     def _head(self, task: str | None, name: str) -> dict[str, Any]:
@@ -211,14 +226,31 @@ def subjects(
         if any(record.name == name for record in host.plugins):
             return []  # it has observers only
         raise FtengineError(unknown("plugin or component", name, names))
-    made = [Subject(item, host, _meant_for(item, config or {})) for item in found]
+    made = [one for item in found for one in _subjects_of(item, host, _meant_for(item, config or {}))]
     for key, changes in (configs or {}).items():
         own = [subject for subject in made if key in subject.keys]
         if not own:
             raise FtengineError(unknown("component", key, {known for subject in made for known in subject.keys}))
         for subject in own:
             subject.changes = merged(subject.changes, changes)
-    return made
+    # Who gives the data says by them what is learnt.
+    return [subject for subject in made if not (subject.further and "data" in subject.changes)]
+
+
+def _subjects_of(component: Component, host: Host, changes: Mapping[str, Any]) -> list[Subject]:
+    """The component, once for digits and once for scenes if what it learns from is in both."""
+    spec = component.spec
+    task = component.name if component.kind == "task" else component.task
+    taken = spec.fields if isinstance(spec, LossSpec | MetricSpec) else ()
+    usable = [one for one in FIELDS if one in _targets(host, task) and (not taken or one in taken)]
+    first = {one in IN_SCENES: one for one in reversed(usable)}
+    fields: list[str | None] = [one for one in usable if one in first.values()] or [None]
+    return [Subject(component, host, changes, one, one != fields[0]) for one in fields]
+
+
+def _targets(host: Host, task: str | None) -> Mapping[str, Defaults]:
+    """The fields that a task learns from, none if there is no such task."""
+    return next((cast(TaskSpec, item.spec).targets for item in host.select("task") if item.name == task), {})
 
 
 def _left_to(strategy: StrategySpec) -> dict[str, Any]:
