@@ -6,8 +6,10 @@ from ftengine.testing import PluginConformance
 
 
 class HeadsAndLosses(PluginConformance):
-    """The kit for the heads and losses of a plugin. By default whole runs are made with none of them, and the other
-    checks of `few`; that the loss falls is then seen with the losses, each of which has a head.
+    """The kit for the heads and losses of a plugin.
+
+    By default what all of them say of themselves is checked, and `few` in all ways but whole runs; that the loss falls
+    is then seen with the losses, each of which has a head.
     """
 
     kinds = ("head", "loss")
@@ -17,7 +19,8 @@ class HeadsAndLosses(PluginConformance):
         run = check.run.__module__ == "ftengine.testing.runs"
         trained = check.name == "loss_falls" and subject.component.kind == "head"
         names = {subject.name} if subject.further else {*subject.keys}
-        by_default = not names.isdisjoint(self.few) and not run and not trained
+        few = not names.isdisjoint(self.few) and not run and not trained
+        by_default = few or check.run.__module__ == "ftengine.testing.components"
         return () if by_default else (pytest.mark.slow,)
 
 
