@@ -58,6 +58,8 @@ def measure(plan: Plan, directory: Path) -> dict[str, float]:
     stepping = _seconds(training, some_steps)
     evaluation = _seconds(training, lambda: evaluate_split(training, "val", pictures=False))
     save = _seconds(training, training.save)
+    # What is still being written when a process ends breaks it: it is waited for, as by every run.
+    writing = _seconds(training, training.store.wait)
     sizes = {
         which: sum(len(split) for stream in training.streams.values() if (split := getattr(stream, which)) is not None)
         for which in ("val", "test")
@@ -68,7 +70,7 @@ def measure(plan: Plan, directory: Path) -> dict[str, float]:
         "save": save,
         "test": sizes["test"] / sizes["val"],
         "steps": training.steps_per_epoch,
-        "measured": stepping + evaluation + save,
+        "measured": stepping + evaluation + save + writing,
     }
 
 
