@@ -4,6 +4,8 @@ import os
 
 # Before torch is imported anywhere: the tests run in parallel processes, each on one thread.
 os.environ["OMP_NUM_THREADS"] = "1"
+# They start hundreds, each of which would compile torch's modules anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import collections
 import importlib

@@ -56,7 +56,7 @@ def test_the_tests_that_it_shows_can_be_written():
     for block in blocks(PAGE, "python"):
         exec(block, namespace)
         subjects = {case.values[0][0] for case in namespace["TestConformance"]()._cases()}
-        assert {subject.kind for subject in subjects} == {"backbone", "loss", "metric"}
+        assert {subject.kind for subject in subjects} == {"backbone", "head", "loss", "metric", "freeze"}
         for subject in subjects:
             assert subject.plan.backbone  # which raises if the config has a mistake
         written.append({key for key in ("config", "configs", "left_out") if key in vars(namespace["TestConformance"])})

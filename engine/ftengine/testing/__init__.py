@@ -10,7 +10,6 @@ is a test for each check of each component that the plugin ``acme`` registers. `
 same without pytest, which only the base class needs.
 """
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,12 +17,20 @@ if TYPE_CHECKING:
     from ftengine.testing.conformance import PluginConformance
     from ftengine.testing.subject import Subject
 
-_MODULES = {"Check": "checks", "PluginConformance": "conformance", "Subject": "subject"}
-
 __all__ = ["Check", "PluginConformance", "Subject"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    if name == "Check":
+        from ftengine.testing.checks import Check
+
+        return Check
+    if name == "PluginConformance":
+        from ftengine.testing.conformance import PluginConformance
+
+        return PluginConformance
+    if name == "Subject":
+        from ftengine.testing.subject import Subject
+
+        return Subject
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
