@@ -158,7 +158,7 @@ SETTINGS = {
         {
             "ftengine run --config insects.yaml": " --set image.size=64",
             "ftengine run --config cells.yaml": SMALL,
-            "ftengine compare": " --strategies probe,full --seeds 1 --budget 20s --set image.size=64",
+            "ftengine compare": " --strategies probe,full --seeds 1 --budget 90s --set image.size=64",
         },
         ("ants", "bees"),
     ),
@@ -169,7 +169,7 @@ SETTINGS = {
             "uv run ftengine run --config configs/segmentation": SHORT,
             "uv run ftengine run --config configs/joint": SHORT,
             "uv run ftengine run --config configs/classification/digits.yaml --set": SHORT,
-            "uv run ftengine compare": " --seeds 1 --budget 20s --set data.limit=200",
+            "uv run ftengine compare": " --seeds 1 --budget 90s --set data.limit=200",
         },
     ),
     "docs/tutorial.md": Setting((), ("ResNet18_Weights.IMAGENET1K_V1",), alike=("leaves", "pagoda", "petals")),
