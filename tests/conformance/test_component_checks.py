@@ -68,6 +68,26 @@ def test_what_needs_a_missing_distribution_is_left_out(component, cli):
     assert rest[-1] == f"1 ok, 0 failed, {len(left_out)} left out"
 
 
+def test_without_a_factory_the_other_checks_are_left_out(component, cli):
+    subject = component("loss", "", SPEC)
+    done = cli("plugins", "check", subject.component.name)
+    assert done.exit_code == 1
+    assert done.output.count("explained in") == 1
+    assert "loss wrong/thing of classification: factory_resolves: The factory that the spec names" in done.output
+    assert "  left out  loss_terms: there is no factory" in done.output.splitlines()
+
+
+def test_a_plugin_without_components_cannot_be_checked(install_plugin, cli):
+    install_plugin(
+        "bare",
+        "from ftengine.plugin import hookimpl\n\nFTENGINE_API = (1, 0)\n\n"
+        "@hookimpl\ndef run_finished(run, outcome): ...\n",
+    )
+    done = cli("plugins", "check", "bare")
+    assert done.exit_code == 2
+    assert "bare registers no components: there is nothing to check" in done.output
+
+
 def test_a_component_that_ends_the_process_fails(component, cli):
     subject = component("loss", loss("import sys", "sys.exit(0)"), SPEC)
     done = cli("plugins", "check", subject.component.name, "--check", "loss_terms")

@@ -130,16 +130,27 @@ def test_it_imports_pytest_and_little_else():
     assert set(done.stdout.split()) == {"ftengine", "ftengine.testing", "ftengine.testing.pytest_plugin"}
 
 
+def test_a_class_may_be_for_some_kinds(checked, monkeypatch):
+    monkeypatch.setitem(globals(), "TESTS", TESTS + '\n    kinds = ("freeze",)\n')
+    result = checked("-k", "options_round_trip")
+    result.assert_outcomes(passed=1, failed=2, deselected=result.parseoutcomes()["deselected"])
+
+
 @pytest.mark.parametrize(
-    ("kinds", "outcomes"), [('("freeze",)', {"passed": 1, "failed": 2}), ('("loss",)', {"skipped": 1})]
+    ("line", "message"),
+    [
+        ("plugin = None", "TestOurs.plugin: expected the name of a plugin or of one component, as a text"),
+        ("config = 'small.yaml'", "TestOurs.config: expected a mapping, not str"),
+        ("configs = {'frist': {}}", "unknown component in configs 'frist'; did you mean 'first'?"),
+        ("left_out = {'first: light_import'}", "TestOurs.left_out: expected a mapping, not set"),
+        ("left_out = {'first: lightimport': 'why'}", "unknown check of a component in left_out 'first: lightimport'"),
+        ("kinds = ('losses',)", "unknown kind of component in kinds 'losses'; did you mean 'loss'?"),
+        ("kinds = 'loss'", "TestOurs.kinds: expected a tuple of kinds; write ('loss',)"),
+        ("kinds = ('loss',)", "ours registers no components of ('loss',)"),
+    ],
 )
-def test_a_class_may_be_for_some_kinds(checked, pytester, monkeypatch, kinds, outcomes):
-    monkeypatch.setitem(globals(), "TESTS", TESTS + f"\n    kinds = {kinds}\n")
-    result = checked("-k", "options_round_trip or NOTSET")
-    found = result.parseoutcomes()
-    assert {name: number for name, number in found.items() if name in ("passed", "failed", "skipped")} == outcomes
-
-
-def test_a_kind_that_is_none_is_refused(checked, monkeypatch):
-    monkeypatch.setitem(globals(), "TESTS", TESTS + '\n    kinds = ("losses",)\n')
-    checked().stdout.fnmatch_lines(["*unknown kind of component in kinds 'losses'; did you mean 'loss'?*"])
+def test_a_mistake_in_the_class_is_one_failure_that_names_it(checked, monkeypatch, line, message):
+    monkeypatch.setitem(globals(), "TESTS", TESTS + f"\n    {line}\n")
+    result = checked()
+    result.assert_outcomes(failed=1)
+    assert message in result.stdout.str()

@@ -111,8 +111,16 @@ def run_check(one: Check, subject: Subject) -> Result:
 
 
 def run_checks(subjects: Sequence[Subject], only: str | None = None) -> Iterator[Result]:
-    """Run every check of every component, or the check named `only`."""
+    """Run every check of every component, or the check named `only`.
+
+    Where the factory does not even resolve, the checks after that are left out: they would all say the same.
+    """
     for subject in subjects:
+        lost = False
         for one in checks_for(subject.component.kind):
-            if only in (None, one.name):
-                yield run_check(one, subject)
+            if lost:
+                yield Result(subject.name, one, "left out", reason="there is no factory")
+            elif only in (None, one.name):
+                result = run_check(one, subject)
+                lost = only is None and one.name == "factory_resolves" and result.status == "failed"
+                yield result

@@ -32,6 +32,8 @@ def check_plugin(name: str, only: str | None, config: Path | None) -> None:
         from ftengine.testing.kit import find_check, run_checks
         from ftengine.testing.subject import subjects
     found = subjects(name, changes)
+    if not found:
+        raise click.UsageError(f"{name} registers no components: there is nothing to check")
     if only is not None:
         kinds = find_check(only).kinds
         if not any(subject.kind in kinds for subject in found):

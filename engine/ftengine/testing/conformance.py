@@ -44,9 +44,7 @@ class PluginConformance:
 
     def _cases(self) -> list[Any]:
         cases, known = [], set()
-        for kind in self.kinds:
-            if kind not in KINDS:
-                raise FtengineError(unknown("kind of component in kinds", kind, KINDS))
+        self._must_be_written_well()
         # Not as the plugin lists them: pytest-xdist wants the same order in all of its processes.
         for subject in sorted(subjects(self.plugin, self.config, self.configs), key=_place):
             if self.kinds and subject.kind not in self.kinds:
@@ -60,7 +58,23 @@ class PluginConformance:
         for key in self.left_out:
             if key not in known:
                 raise FtengineError(unknown("check of a component in left_out", key, known))
+        if not cases:
+            raise FtengineError(f"{self.plugin} registers no components" + (f" of {self.kinds}" if self.kinds else ""))
         return cases
+
+    def _must_be_written_well(self) -> None:
+        name = type(self).__name__
+        if not isinstance(getattr(self, "plugin", None), str):
+            raise FtengineError(f"{name}.plugin: expected the name of a plugin or of one component, as a text")
+        for attribute in ("config", "configs", "left_out"):
+            value = getattr(self, attribute)
+            if not isinstance(value, Mapping):
+                raise FtengineError(f"{name}.{attribute}: expected a mapping, not {type(value).__name__}")
+        if isinstance(self.kinds, str):
+            raise FtengineError(f"{name}.kinds: expected a tuple of kinds; write ({self.kinds!r},)")
+        for kind in self.kinds:
+            if kind not in KINDS:
+                raise FtengineError(unknown("kind of component in kinds", kind, KINDS))
 
     def marks(self, subject: Subject, check: Check) -> Iterable[pytest.MarkDecorator]:
         """The marks of one test, none here: a subclass may say that some of them are slow."""

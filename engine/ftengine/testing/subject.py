@@ -230,7 +230,9 @@ def subjects(
     for key, changes in (configs or {}).items():
         own = [subject for subject in made if key in subject.keys]
         if not own:
-            raise FtengineError(unknown("component", key, {known for subject in made for known in subject.keys}))
+            raise FtengineError(
+                unknown("component in configs", key, {known for subject in made for known in subject.keys})
+            )
         for subject in own:
             subject.changes = merged(subject.changes, changes)
     # Who gives the data says by them what is learnt.
