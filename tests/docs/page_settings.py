@@ -192,7 +192,7 @@ SETTINGS = {
     "docs/strategies.md": Setting(
         smaller={
             "ftengine run": SHORT,
-            "ftengine compare --config configs/transfer/digits.yaml --strategies": " --seeds 1 --set train.epochs=2",
+            "ftengine compare --config configs/transfer/digits.yaml --strategies": " --seeds 1 --budget 2min",
             "ftengine compare --config configs/transfer/digits.yaml --set": " --strategies lora,probe --seeds 1"
             " --set train.epochs=2",
             "ftengine lr-find": " --steps 20",
