@@ -28,6 +28,9 @@ class TestTimmTransformer(PluginConformance):
     plugin = "timm"
     config = {"backbone": {"model": "test_vit"}}  # noqa: RUF012
 
+    def marks(self, subject, check):
+        return (pytest.mark.slow,) if check.name in ("run_repeats", "run_resumes") else ()
+
 
 @pytest.mark.slow
 class TestTimm(PluginConformance):

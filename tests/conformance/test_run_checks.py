@@ -144,7 +144,9 @@ def test_a_run_without_what_is_wanted_of_it_is_told(result):
     assert "score" in answer.expected + answer.found
 
 
-@pytest.mark.parametrize("value", ["value * random.random()", "value * (1 + next(CALLS) / 100)"])
+@pytest.mark.parametrize(
+    "value", ["value * random.random()", pytest.param("value * (1 + next(CALLS) / 100)", marks=pytest.mark.slow)]
+)
 def test_what_differs_from_run_to_run_is_told(found, value):
     answer = found("run_repeats", value)
     assert answer.status == "failed"
@@ -220,7 +222,9 @@ def thing(options, context):
 """
 
 
-@pytest.mark.parametrize(("plus", "status"), [("0", "ok"), ("(os.getpid() != HOME)", "failed")])
+@pytest.mark.parametrize(
+    ("plus", "status"), [pytest.param("0", "ok", marks=pytest.mark.slow), ("(os.getpid() != HOME)", "failed")]
+)
 def test_what_a_worker_reads_must_be_the_same(result, plus, status):
     more = 'fields=("label",), options=DatasetOptions'
     changes = {"backbone": SMALL["backbone"], "image": SMALL["image"]}

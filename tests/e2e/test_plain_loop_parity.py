@@ -77,7 +77,7 @@ def hand_written(run, state, frozen):
     [
         ("none", ()),
         pytest.param("all", ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4"), marks=pytest.mark.slow),
-        ({"name": "stages", "through": "c3"}, ("conv1", "bn1", "layer1", "layer2")),
+        pytest.param({"name": "stages", "through": "c3"}, ("conv1", "bn1", "layer1", "layer2"), marks=pytest.mark.slow),
     ],
     ids=["everything", "the head alone", "from c4 on"],
 )

@@ -125,7 +125,14 @@ def test_killed_in_a_step(server, reference, config, tmp_path, step, workers):
 
 @pytest.mark.parametrize(
     ("what", "at"),
-    [("_chunks", 1), ("evaluate_split", 3), ("snapshot", 2), ("summarise_run", 1), ("make_model", 1)],
+    [
+        ("_chunks", 1),
+        ("summarise_run", 1),
+        *(
+            pytest.param(*place, marks=pytest.mark.slow)
+            for place in [("evaluate_split", 3), ("snapshot", 2), ("make_model", 1)]
+        ),
+    ],
 )
 def test_killed_elsewhere(server, reference, config, tmp_path, what, at):
     assert until_done(server, config, tmp_path / "run", [[what, at]]) == 1

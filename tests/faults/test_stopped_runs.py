@@ -213,7 +213,10 @@ def twice(number):
             *("ftengine.evaluate.weighted_terms", 10, twice(signal.SIGINT), 0, 130, 4), marks=pytest.mark.slow
         ),
         ("ftengine.checkpoint.write", 7, twice(signal.SIGTERM), 0, 143, 2),
-        ("ftengine.step.compute_gradients", 3, lambda: os.kill(os.getpid(), signal.SIGKILL), 2, -9, 2),
+        pytest.param(
+            *("ftengine.step.compute_gradients", 3, lambda: os.kill(os.getpid(), signal.SIGKILL), 2, -9, 2),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=[
         "group, workers start",

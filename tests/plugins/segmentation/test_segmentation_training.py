@@ -77,7 +77,11 @@ def batch_of(task, data, place, training=False):
     return Batch(images, batch.targets["a"], batch.ids, batch.frames), features, batch.truths["a"]
 
 
-@pytest.mark.parametrize("name", LOSSES)
+SIMILAR = ("focal", "jaccard", "tversky")
+"""Their gradients are like another one's."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SIMILAR)) for name in LOSSES])
 def test_classes_of_another_colour_are_learned(name):
     torch.manual_seed(0)
     train = Fields(NAMES, 6, seed=0)

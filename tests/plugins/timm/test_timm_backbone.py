@@ -200,11 +200,10 @@ TINY_VIT = ("vit_tiny_patch16_224", {"img_size": 32})
     ("model", "options", "name"),
     [
         ("resnet18", {}, "drop_path_rate"),
-        (*TINY_VIT, "attn_drop_rate"),
         pytest.param("resnet18", {}, "drop_rate", marks=pytest.mark.slow),
         *(
             pytest.param(*TINY_VIT, name, marks=pytest.mark.slow)
-            for name in ("drop_rate", "drop_path_rate", "proj_drop_rate")
+            for name in ("drop_rate", "drop_path_rate", "attn_drop_rate", "proj_drop_rate")
         ),
     ],
 )
@@ -243,7 +242,8 @@ def test_rates_act_in_training_by_the_seed_and_nowhere_else(model: str, options:
     ("model", "levels", "options"),
     [
         ("resnet18", ("c3", "c5"), {"drop_rate": 0.2}),  # it is in the head, of which nothing is left
-        ("levit_128s", None, {"drop_rate": 0.2}),  # it is behind what the classifier reads
+        # It is behind what the classifier reads.
+        pytest.param("levit_128s", None, {"drop_rate": 0.2}, marks=pytest.mark.slow),
         ("resnet18", ("c2",), {"drop_rate": 0.2, "drop_path_rate": 0.1}),
     ],
 )
