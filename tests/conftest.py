@@ -8,6 +8,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import collections
+import gc
 import importlib
 import itertools
 import json
@@ -38,6 +39,17 @@ def pytest_collection_modifyitems(items):
     """Then the files with most tests, so that the parallel processes end at about the same time."""
     sizes = collections.Counter(item.path for item in items)
     items.sort(key=lambda item: (item.path.name not in FORKING, -sizes[item.path], str(item.path)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_objects():
+    """Python's collector leaves out what earlier files made: it would go through all that torch has imported, often."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure():
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

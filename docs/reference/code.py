@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+from click.testing import CliRunner
+
+from ftengine.cli import main
 from ftengine.scaffold.package import package
 from reference.markdown import table
 
@@ -37,15 +37,11 @@ def scaffold(kind: str) -> str:
 def help_text(command: str) -> str:
     """What ``ftengine COMMAND --help`` prints in a terminal of 80 columns."""
     words = [*command.split(), "--help"]
-    program = "import sys; from ftengine.cli import main; main(sys.argv[1:], prog_name='ftengine')"
-    result = subprocess.run(
-        [sys.executable, "-c", program, *words],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "COLUMNS": "80"},
-    )
-    return f"```console\n$ ftengine {' '.join(words)}\n{result.stdout.rstrip()}\n```"
+    # Click leaves two of the columns free.
+    result = CliRunner().invoke(main, words, prog_name="ftengine", terminal_width=78, catch_exceptions=False)
+    if result.exit_code:
+        raise ValueError(f"ftengine {' '.join(words)}: {result.output}")
+    return f"```console\n$ ftengine {' '.join(words)}\n{result.output.rstrip()}\n```"
 
 
 def configs(_: str) -> str:
