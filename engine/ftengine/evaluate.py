@@ -10,14 +10,15 @@ import torch
 
 from ftengine.data import Split
 from ftengine.dist import World
-from ftengine.errors import DataError
+from ftengine.errors import DataError, TrainingError
 from ftengine.loading import LoaderSettings, batches
 from ftengine.model import Model, Result
 from ftengine.order import in_order
 from ftengine.passes import Passes
-from ftengine.plan import Plan
+from ftengine.plan import Part, Plan
 from ftengine.precision import Precision
-from ftengine.protocols import Metric, Prediction
+from ftengine.protocols import Batch, Loss, Metric, Output, Prediction
+from ftengine.terms import add_term, scalars
 
 
 @dataclass
@@ -36,23 +37,29 @@ Show = Callable[[str, Split, Sequence[int], Sequence[Prediction]], None]
 """Takes a task's name, a split, the indices in it of some samples, and the predictions for these."""
 
 
+def terms_of(part: Part, loss: Loss, output: Output, batch: Batch) -> Mapping[str, torch.Tensor]:
+    """What the loss `part` comes to: scalars by name, at least one. Raises TrainingError if it gives anything else."""
+    giver = f"the loss {part.component.name!r} (plugin {part.component.plugin})"
+    terms = scalars(giver, loss(output, batch))
+    if not terms:
+        raise TrainingError(f"{giver} gave no term; expected at least one")
+    return terms
+
+
 def weighted_terms(
     plan: Plan, model: Model, results: Mapping[str, Result]
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The weighted sum of all tasks' loss terms, and each term by name, unweighted."""
     total: torch.Tensor | None = None
-    terms = {}
+    terms: dict[str, torch.Tensor] = {}
     for task, result in results.items():
         own = plan.tasks[task]
-        for (_, factor), loss in zip(own.losses, model.losses[task], strict=True):  # type: ignore[call-overload]
-            for name, term in loss(result.output, result.batch).items():
-                key = f"{task}/{name}" if plan.joint else name
-                while key in terms:  # the same loss twice, with other options
-                    key += "'"
-                terms[key] = term
+        for (part, factor), loss in zip(own.losses, model.losses[task], strict=True):  # type: ignore[call-overload]
+            for name, term in terms_of(part, loss, result.output, result.batch).items():
+                add_term(terms, f"{task}/{name}" if plan.joint else name, term)
                 weighted = term * (own.weight * factor)
                 total = weighted if total is None else total + weighted
-    assert total is not None, "a loss returned no term"
+    assert total is not None, "a task has a loss, and a loss has a term"
     return total, terms
 
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ftengine.build import make
-from ftengine.errors import FtengineError
 from ftengine.model import Model
 from ftengine.plan import Plan
 from ftengine.protocols import Backbone, Regularizer, RegularizerContext
 from ftengine.start import start_values
+from ftengine.terms import add_term, scalars
 
 
 class Regularizers:
@@ -73,11 +73,6 @@ def _regularized(model: Model) -> Iterator[tuple[str, nn.Parameter]]:
     return ((name, parameter) for name, parameter in model.parameter_names().items() if id(parameter) in own)
 
 
-def _add(terms: dict[str, Tensor], regularizer: str, new: Mapping[str, Tensor]) -> None:
-    for name, term in new.items():
-        if not isinstance(term, Tensor) or term.ndim:
-            found = f"a tensor of shape {list(term.shape)}" if isinstance(term, Tensor) else f"a {type(term).__name__}"
-            raise FtengineError(f"the regularizer {regularizer!r} gave {found} as {name!r}; expected a scalar tensor")
-        while name in terms:  # the same regularizer twice, with other options
-            name += "'"
-        terms[name] = term
+def _add(terms: dict[str, Tensor], regularizer: str, given: Mapping[str, Tensor]) -> None:
+    for name, term in scalars(f"the regularizer {regularizer!r}", given).items():
+        add_term(terms, name, term)

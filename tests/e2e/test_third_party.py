@@ -97,3 +97,37 @@ def test_installed_by_an_installer(config_file, cli_process, tmp_path):
     result = cli_process("run", "--config", config_file(CONFIG), "--output", output, path=[site])
     assert result.returncode == 0, result.stderr
     assert json.loads((output / "summary.json").read_text())["primary"] == "error_rate"
+
+
+LOSS = """
+from ftengine.plugin import *
+
+FTENGINE_API = (1, 0)
+
+@hookimpl
+def register_losses():
+    yield LossSpec(name="loose", factory="loose_plugin:make", summary="S.", task="classification", fields=("label",))
+
+def make(options, context):
+    from ftengine.protocols import Loss
+    class Loose(Loss):
+        def forward(self, output, batch):
+            each = output["logits"].float().square()
+            return {given}
+    return Loose()
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("each.mean()", "gave a tensor of shape []; expected a dict of named scalar tensors"),
+        ("{'x': each.mean(), 'y': each[:, 0]}", "gave a tensor of shape [8] as 'y'; expected a scalar tensor"),
+        ("{'x': 0.5}", "gave a float as 'x'; expected a scalar tensor"),
+        ("{}", "gave no term; expected at least one"),
+    ],
+)
+def test_what_is_no_loss_is_told_by_the_name_of_who_gave_it(given, message, runs, install_plugin):
+    install_plugin("loose", LOSS.replace("{given}", given))
+    failed = runs({"loss": "loose/loose", "train": {"batch_size": 8}}, exit_code=1)
+    assert f"the loss 'loose/loose' (plugin loose) {message}" in failed.result.stderr

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from ftengine.build import make
+from ftengine.evaluate import terms_of
 from ftengine.holdout import Subset
 from ftengine.loading import LoaderSettings, batches, feed
 from ftengine.model import StreamBatch
-from ftengine.plan import TaskPlan
+from ftengine.plan import Part, TaskPlan
 from ftengine.protocols import Batch, Frame, Head, HeadContext, Loss, Output, Target, Targets, Task
 from ftengine.testing.checks import NotApplicable
 from ftengine.testing.randomness import global_seeds
@@ -74,13 +75,13 @@ class Bench:
         with global_seeds(seed):
             return make(self.plan.head, context, Head).eval()  # type: ignore[type-abstract]
 
-    def losses(self) -> list[Loss]:
+    def losses(self) -> list[tuple[Part, Loss]]:
         """The loss that is checked, or all that the head is trained with; in train mode."""
-        own: Any = self.run.model.losses[self.plan.name]
-        if self.subject.kind == "loss":
-            component = self.subject.component
-            own = [loss for loss, (part, _) in zip(own, self.plan.losses, strict=True) if part.component == component]
-        return [copy.deepcopy(loss).train() for loss in own]
+        parts, modules = [part for part, _ in self.plan.losses], self.run.model.losses[self.plan.name]
+        own = [(part, copy.deepcopy(loss).train()) for part, loss in zip(parts, modules, strict=True)]  # type: ignore[call-overload]
+        if self.subject.kind != "loss":
+            return own
+        return [(part, loss) for part, loss in own if part.component == self.subject.component]
 
     def whole(self, *, targets: bool = False) -> Batch:
         """The batch as if its images had been read just so; without targets, as for prediction."""
@@ -95,7 +96,8 @@ class Bench:
     def terms(self, output: Output, batch: Batch, seed: int = 0) -> dict[str, Tensor]:
         """The terms of `losses`; of two with one name the last."""
         with global_seeds(seed):
-            return {name: term for loss in self.losses() for name, term in loss(output, batch).items()}
+            terms = [terms_of(part, loss, output, batch) for part, loss in self.losses()]
+        return {name: term for own in terms for name, term in own.items()}
 
     def empty(self) -> tuple[Batch, dict[str, Tensor]]:
         """Images with nothing in them to learn, and their features. Raises NotApplicable where there always is some."""

@@ -30,7 +30,7 @@ SHARE = 0.7
 def loss_terms(subject: Subject) -> None:
     """The loss gives a dict of named, finite scalars, each with a gradient."""
     found = bench(subject)
-    for loss in found.losses():
+    for _, loss in found.losses():
         terms: Any = loss(found.forward(found.head(training=True), found.batch), found.batch)
         if not isinstance(terms, dict) or not terms:
             raise Nonconformity("a dict of named terms", kind(terms) if terms else f"an empty {kind(terms)}")
