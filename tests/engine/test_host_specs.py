@@ -6,6 +6,7 @@ from ftengine.host import Host
 
 OPTIONS = """
 import threading
+import warnings
 from pydantic import Field
 class Named(Options):
     name: str = "x"
@@ -21,6 +22,9 @@ class Opaque(Options, arbitrary_types_allowed=True):
     thing: threading.Thread | None = None
 class Plain(Options):
     width: int = 1
+with warnings.catch_warnings(action="ignore"):
+    class Hiding(DatasetOptions):
+        clip_frames: int = 8
 """
 
 CALLS = {
@@ -90,6 +94,7 @@ def test_a_plain_spec_of_each_kind_is_fine(distributions, kind):
         ("backbone", "options=Opaque", "backbone 'a': Opaque has no JSON Schema, from which listings and editors know"),
         ("dataset", "options=Plain", "dataset 'a': options must be a subclass of DatasetOptions"),
         ("dataset", "options=Format", "dataset 'a': Format has an option 'format'"),
+        ("dataset", "options=Hiding", "dataset 'a': Hiding has an option 'clip_frames', which hides the method"),
         ("dataset", "fields=()", "dataset 'a': fields is empty"),
         ("head", "task=''", "head 'a': task must be the name of a task, not ''"),
         ("head", "levels='c1'", "head 'a': levels must be a tuple of strings"),
