@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -13,8 +14,8 @@ from ftengine.host import KINDS
 DEFAULT = "backbone,loss,metric"
 
 
-def _kinds(ctx: click.Context, parameter: click.Parameter, value: str) -> list[str]:
-    kinds = [kind.strip() for kind in value.split(",")]
+def _kinds(ctx: click.Context, parameter: click.Parameter, values: Sequence[str]) -> list[str]:
+    kinds = [kind.strip() for value in values for kind in value.split(",")]
     for kind in kinds:
         if kind not in KINDS:
             raise click.BadParameter(unknown("kind", kind, KINDS), ctx, parameter)
@@ -27,8 +28,9 @@ def _kinds(ctx: click.Context, parameter: click.Parameter, value: str) -> list[s
     "--kind",
     "kinds",
     metavar="KIND,…",
-    default=DEFAULT,
-    show_default=True,
+    multiple=True,
+    default=(DEFAULT,),
+    show_default=DEFAULT,
     callback=_kinds,
     help=f"What it has one of: {', '.join(KINDS)}. A task brings a head, a loss and a metric along.",
 )

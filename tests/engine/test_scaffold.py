@@ -214,6 +214,7 @@ def test_the_written_tests_find_a_component_that_is_wrong(folder, site):
         ("yaml", "gives a module 'yaml', which is already installed (", "yaml-plugin"),
         ("ftengine_freeze", "gives a module 'ftengine_freeze', which is already installed (", "ftengine-freeze-plugin"),
         ("ftengine", "is the name of an installed distribution (ftengine ", "ftengine-plugin"),
+        ("n" * 300, "is longer than 80 letters", "n" * 80),
     ],
 )
 def test_a_name_that_cannot_be_used_gets_the_nearest_that_can(name, reason, usable, cli, tmp_path):
@@ -231,12 +232,14 @@ def test_the_name_of_an_installed_plugin_is_refused(cli, tmp_path, distributions
     assert "'orchid-vision' is the name of an installed plugin (orchid_vision-dist 1.0)" in result.stderr
 
 
-@pytest.mark.parametrize("make", [Path.mkdir, Path.touch], ids=["folder", "file"])
-def test_an_existing_folder_is_refused_and_left_alone(make, cli, tmp_path):
+@pytest.mark.parametrize(
+    "make", [Path.mkdir, Path.touch, lambda path: path.symlink_to("nowhere")], ids=["folder", "file", "link to nothing"]
+)
+def test_what_is_there_is_refused_and_left_alone(make, cli, tmp_path):
     make(tmp_path / "orchid-vision")
     result = cli("plugins", "new", "orchid-vision", "--directory", tmp_path)
     assert result.exit_code == 2
-    assert f"'orchid-vision' has a folder already: {tmp_path / 'orchid-vision'}" in result.stderr
+    assert f"'orchid-vision' is there already: {tmp_path / 'orchid-vision'}" in result.stderr
     assert "'orchid-vision-plugin'" in result.stderr
     assert len(list(tmp_path.rglob("*"))) == 1
 
@@ -254,6 +257,13 @@ def test_an_unknown_kind_gets_the_nearest(kinds, message, cli, tmp_path):
     assert result.exit_code == 2
     assert message in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_kinds_may_be_given_one_by_one(cli, tmp_path):
+    result = cli("plugins", "new", "orchid", "--kind", "loss", "--kind", "metric,freeze", "--directory", tmp_path)
+    assert result.stdout.splitlines()[0].endswith(
+        "orchid: loss orchid/tempered, metric orchid/error_rate, freeze orchid/head_first"
+    )
 
 
 def test_a_folder_that_cannot_be_written_is_named(cli, tmp_path):

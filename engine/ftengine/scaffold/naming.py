@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import keyword
+import os
 import re
 import sys
 import unicodedata
@@ -15,6 +16,8 @@ from pathlib import Path
 from ftengine.host_discovery import normalised, read_claims
 
 _NAME = re.compile(r"[A-Za-z]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+_LONGEST = 80
+"""Its folders and files get longer names, which a file system bounds."""
 
 
 def module_of(name: str) -> str:
@@ -26,6 +29,8 @@ def problem(name: str, parent: Path) -> str | None:
     """Why no plugin can be called `name` with its folder in `parent`, in a clause; None if one can."""
     if not _NAME.fullmatch(name):
         return "is no identifier: letters, digits, '-', '_' and '.', beginning with a letter"
+    if len(name) > _LONGEST:
+        return f"is longer than {_LONGEST} letters"
     module = module_of(name)
     if keyword.iskeyword(module) or keyword.iskeyword(name):
         return f"gives a module {module!r}, which is a Python keyword"
@@ -42,8 +47,8 @@ def problem(name: str, parent: Path) -> str | None:
     place = _importable(module)
     if place is not None:
         return f"gives a module {module!r}, which is already installed ({place})"
-    if (parent / name).exists():
-        return f"has a folder already: {parent / name}"
+    if os.path.lexists(parent / name):
+        return f"is there already: {parent / name}"
     return None
 
 
@@ -55,6 +60,7 @@ def nearest_usable(name: str, parent: Path) -> str:
 def _choices(name: str) -> Iterator[str]:
     ascii_only = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     base = re.sub(r"[^a-z0-9]+", "-", ascii_only.lower()).strip("-") or "my-plugin"
+    base = base[:_LONGEST].rstrip("-")
     if base[0].isdigit():
         base = f"plugin-{base}"
     yield from (base, f"{base}-plugin")
