@@ -114,6 +114,38 @@ def test_the_command_reports_component_check_expected_and_found(component, cli):
     ]
 
 
+def test_one_cause_of_several_failures_is_told_once(component, cli, tmp_path):
+    subject = component("loss", loss(), SPEC)
+    (tmp_path / "config.yaml").write_text("backbone: {name: resnet81}\n")
+    done = cli("plugins", "check", subject.component.name, "--config", tmp_path / "config.yaml")
+    assert done.exit_code == 1
+    assert done.output.count("unknown backbone 'resnet81'; did you mean 'resnet18'?") == 1
+    assert "options_round_trip: Options are described, " in done.output
+    failed = "loss_falls, empty_targets, loss_terms, loss_mean, loss_soft_targets, loss_repeats, loss_inputs"
+    assert f"  the same in {failed}, run_is_finite, run_repeats, run_resumes" in done.output.splitlines()
+    assert done.output.splitlines()[-1] == "3 ok, 11 failed, 0 left out"
+
+
+@pytest.mark.parametrize("name", ["loss wrong/thing", "loss wrong/thing of classification"])
+def test_kind_and_task_may_be_given(name, component, cli):
+    component("loss", loss(), SPEC)
+    done = cli("plugins", "check", name, "--check", "factory_resolves")
+    assert done.output.splitlines()[:2] == ["loss wrong/thing of classification", "  ok        factory_resolves"]
+
+
+def test_of_several_components_of_one_name_the_kind_says_which():
+    from ftengine.testing.subject import subjects
+
+    assert {one.kind for one in subjects("faster_rcnn")} == {"head", "loss"}
+    assert [one.name for one in subjects("head faster_rcnn")] == ["head faster_rcnn of detection"]
+
+
+def test_an_unknown_name_is_a_usage_error(cli):
+    done = cli("plugins", "check", "resnet81")
+    assert done.exit_code == 2
+    assert "unknown plugin or component 'resnet81'; did you mean 'resnet18'?" in done.output
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from ftengine.testing.checks import Result
 
 
 @click.command("check")
@@ -19,6 +23,7 @@ import click
 def check_plugin(name: str, only: str | None, config: Path | None) -> None:
     """Check the components of the plugin NAME, or the one component NAME, against the contracts.
 
+    Of several components of one name "KIND NAME" or "KIND NAME of TASK" is the one.
     Each check is explained in docs/conformance.md. Exit code 1 if one fails.
     """
     from rich.console import Console
@@ -38,7 +43,8 @@ def check_plugin(name: str, only: str | None, config: Path | None) -> None:
         kinds = find_check(only).kinds
         if not any(subject.kind in kinds for subject in found):
             raise click.UsageError(f"{only} is a check of {name_list(kinds)}, of which {name} has none")
-    failed, counts, component = [], {"ok": 0, "failed": 0, "left out": 0}, ""
+    counts, component = {"ok": 0, "failed": 0, "left out": 0}, ""
+    alike: dict[tuple[str, ...], list[Result]] = {}
     for result in run_checks(found, only):
         if result.component != component:
             component = result.component
@@ -49,8 +55,10 @@ def check_plugin(name: str, only: str | None, config: Path | None) -> None:
         )
         counts[result.status] += 1
         if result.status == "failed":
-            failed.append(result)
-    for result in failed:
-        console.print(f"\n{result.text}")
+            alike.setdefault((result.component, result.expected, result.found), []).append(result)
+    for same in alike.values():
+        console.print(f"\n{same[0].text}")
+        if len(same) > 1:
+            console.print(f"  the same in {', '.join(result.check.name for result in same[1:])}")
     console.print("\n" + ", ".join(f"{number} {status}" for status, number in counts.items()))
-    sys.exit(1 if failed else 0)
+    sys.exit(1 if alike else 0)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from ftengine.document import Document
 from ftengine.errors import FtengineError, name_list, unknown
 from ftengine.host import Component, Host
-from ftengine.host_lookup import status_text, what_is_missing
+from ftengine.host_lookup import LookupProblem, status_text, what_is_missing
 from ftengine.plan import Part, Plan
 from ftengine.resolve import resolve
 from ftengine.specs import DatasetSpec, Defaults, LossSpec, MetricSpec, StrategySpec, TaskSpec
@@ -90,7 +90,7 @@ class Subject:
     def keys(self) -> tuple[str, ...]:
         """The ways in which an author may refer to it, the longest first."""
         own = self.component.spec.name
-        return (self.name, self._whole, f"{self.kind} {own}", own)
+        return (self.name, self._whole, f"{self.kind} {self.component.name}", f"{self.kind} {own}", own)
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -211,21 +211,23 @@ class Subject:
 def subjects(
     name: str, config: Mapping[str, Any] | None = None, configs: Mapping[str, Mapping[str, Any]] | None = None
 ) -> list[Subject]:
-    """The components of the plugin, or the components of the full name, `name`.
+    """The components of the plugin `name`, or those of the full name `name`, with or without their kind and task.
 
-    `config` is laid over the small run of each of them, `configs`, by component, over that. Raises FtengineError where
-    there is no such plugin or component, where the plugin cannot be used, and for a key of `configs` that is none.
+    `config` is laid over the small run of each of them, `configs`, by component, over that. Raises LookupProblem where
+    there is no such plugin or component and where the plugin cannot be used, FtengineError for a key of `configs` that
+    is none.
     """
     host = Host.discover()
-    found = [item for item in host.components if name in (item.plugin, item.name)]
+    found = [item for item in host.components if name in (item.plugin, item.name, *Subject(item, host).keys[:-2])]
     if not found:
+        asked = {word.partition("/")[0] for word in name.split()}  # "loss acme/focal": acme
         for record in host.plugins:
-            if record.name in (name, name.partition("/")[0]) and record.status != "ok":
-                raise FtengineError(status_text(record))
+            if record.name in asked and record.status != "ok":
+                raise LookupProblem(status_text(record))
         names = {record.name for record in host.plugins} | {item.name for item in host.components}
         if any(record.name == name for record in host.plugins):
             return []  # it has observers only
-        raise FtengineError(unknown("plugin or component", name, names))
+        raise LookupProblem(unknown("plugin or component", name, names))
     made = [one for item in found for one in _subjects_of(item, host, _meant_for(item, config or {}))]
     for key, changes in (configs or {}).items():
         own = [subject for subject in made if key in subject.keys]
