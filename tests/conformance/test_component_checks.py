@@ -23,6 +23,32 @@ def loss(imports="", first="pass"):
 
 
 @pytest.mark.parametrize(
+    ("source", "expected", "text"),
+    [
+        ("import torch", "a plugin module that imports no torch", "that importing wrong_plugin imports torch"),
+        ("import wrong_models", "a plugin module that imports no torch", "that importing wrong_plugin imports torch"),
+        (
+            "import sys\nif 'torch' not in sys.modules:\n    raise RuntimeError('import torch first')",
+            "that wrong_plugin is imported",
+            "RuntimeError: import torch first",
+        ),
+    ],
+)
+def test_the_plugin_module_is_imported_in_a_process_of_its_own(source, expected, text, component):
+    from ftengine.testing.kit import find_check, run_check
+
+    found = run_check(find_check("light_import"), component("loss", loss(), SPEC, source))
+    assert (found.status, found.expected, found.found) == ("failed", expected, text)
+
+
+def test_torch_may_be_imported_where_it_is_needed(component):
+    from ftengine.testing.kit import find_check, run_check
+
+    lazy = "def later():\n    import torch"
+    assert run_check(find_check("light_import"), component("loss", loss(), SPEC, lazy)).status == "ok"
+
+
+@pytest.mark.parametrize(
     ("imports", "status"),
     [
         ("import jsonschema", "failed"),
