@@ -79,6 +79,16 @@ def test_failed_checks_are_listed_by_component(checked):
     )
 
 
+def test_one_cause_of_several_failures_is_told_once(checked):
+    shown = checked("-k", "third and (policy_is_pure or factory_resolves or policy_names_exist)").outlines
+    first = shown.index("freeze ours/third")
+    assert shown[first + 1].startswith("  factory_resolves: ")
+    assert shown[first + 4 : first + 6] == [
+        "    explained in docs/conformance.md#factory-resolves",
+        "    the same in policy_is_pure, policy_names_exist",
+    ]
+
+
 def test_the_tests_come_in_the_order_of_kinds_names_and_checks(checked):
     lines = checked("--collect-only", "-q").outlines
     names = [line.split("[")[1].rstrip("]") for line in lines if "test_conformity[" in line]

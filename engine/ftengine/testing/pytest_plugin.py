@@ -54,8 +54,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section(f"conformance with plugin API {api}")
     for component in sorted(by_component):
         terminalreporter.write_line(component, bold=True)
+        alike: dict[tuple[str, str], list[dict[str, str]]] = {}
         for one in by_component[component]:
+            alike.setdefault((one["expected"], one["found"]), []).append(one)
+        for (expected, found), (one, *others) in alike.items():
             terminalreporter.write_line(f"  {one['check']}: {one['summary']}")
-            for name in ("expected", "found"):
-                terminalreporter.write_line(f"    {name}: {one[name]}")
+            terminalreporter.write_line(f"    expected: {expected}")
+            terminalreporter.write_line(f"    found: {found}")
             terminalreporter.write_line(f"    explained in {one['page']}")
+            if others:
+                terminalreporter.write_line(f"    the same in {', '.join(other['check'] for other in others)}")
