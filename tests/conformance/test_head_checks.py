@@ -109,14 +109,44 @@ def test_a_right_head_passes_every_check(component, task, more, left_out):
     from ftengine.testing.kit import checks_for, run_check
 
     subject = component(*arguments(task, more=more))
-    own = ("ftengine.testing.heads", "ftengine.testing.predictions")
+    own = ("ftengine.testing.heads", "ftengine.testing.predictions", "ftengine.testing.sizes")
     results = [run_check(one, subject) for one in checks_for("head") if one.run.__module__ in own]
-    assert len(results) == 12
+    assert len(results) == 14
     assert [one.text for one in results if one.status == "failed"] == []
     assert {one.check.name for one in results if one.status == "left out"} == left_out
 
 
 WRONG = {
+    "the channels of one backbone": (
+        "head_channels",
+        "classification",
+        """\
+def __init__(self, options, context):
+    super().__init__(options, context)
+    self.fc = nn.Linear(32, len(context.task.labels))""",
+        "that it can be made for other channels: {'c1': 16, 'c2': 32, 'c3': 64} in place of {'c1': 8, 'c2': 16, 'c3': 32}",
+        "mat1 and mat2 shapes cannot be multiplied",
+    ),
+    "ten classes": (
+        "one_name_more",
+        "classification",
+        """\
+def __init__(self, options, context):
+    super().__init__(options, context)
+    self.fc = nn.Linear(self.fc.in_features, 10)""",
+        "that it can be made for 11 names of `label` in place of 10",
+        "IndexError: Target 10 is out of bounds.",
+    ),
+    "ten classes of pixels": (
+        "one_name_more",
+        "segmentation",
+        """\
+def __init__(self, options, context):
+    super().__init__(options, context)
+    self.conv = nn.Conv2d(self.conv.in_channels, 11, 1)""",
+        "that it can be made for 12 names of `mask` in place of 11",
+        "IndexError: Target 11 is out of bounds.",
+    ),
     "it does not learn": (
         "loss_falls",
         "classification",

@@ -46,9 +46,9 @@ def test_a_right_loss_passes_every_check(component, field, left_out):
     from ftengine.testing.kit import checks_for, run_check
 
     subject = component(*arguments(field=field))
-    own = ("ftengine.testing.heads", "ftengine.testing.losses")
+    own = ("ftengine.testing.heads", "ftengine.testing.losses", "ftengine.testing.sizes")
     results = [run_check(one, subject) for one in checks_for("loss") if one.run.__module__ in own]
-    assert len(results) == 7
+    assert len(results) == 8
     assert [one.text for one in results if one.status == "failed"] == []
     assert {one.check.name for one in results if one.status == "left out"} == left_out
 
@@ -63,6 +63,16 @@ def each(self, output, batch):
         "label",
         "a loss that falls by 10% within 20 steps on one batch",
         " before the first, ",
+    ),
+    "a weight for each of ten classes": (
+        "one_name_more",
+        """\
+def each(self, output, batch):
+    label = batch.targets["label"]
+    return F.cross_entropy(output["logits"].float(), label, weight=torch.ones(10), reduction="none")""",
+        "label",
+        "that it can be made for 11 names of `label` in place of 10",
+        "weight tensor should be defined either for all 11 classes",
     ),
     "a mean over no classes": (
         "empty_targets",

@@ -107,7 +107,7 @@ class Bench:
         split = copy.copy(self.run.streams[self.plan.stream].train)
         split.data = Emptied(split.data)
         order = [[(0, place) for place in range(len(self.batch))]]
-        return _seen(self.run, self.plan, next(batches(split, order, LoaderSettings())))
+        return seen(self.run, self.plan, next(batches(split, order, LoaderSettings())))
 
     def twice(self) -> tuple[Batch, dict[str, Tensor]]:
         """The batch and its features two times over."""
@@ -148,7 +148,7 @@ def bench(subject: Subject) -> Bench:
         with closing(feed(run, plan.stream, whole=True)) as batches_of_it:
             data = next(batches_of_it)
         run.model.eval()
-        return Bench(subject, run, plan, *_seen(run, plan, data))
+        return Bench(subject, run, plan, *seen(run, plan, data))
 
 
 def without_biases(head: Head) -> Head:
@@ -170,7 +170,7 @@ def chosen(batch: Batch, features: Mapping[str, Tensor], places: slice) -> tuple
     return part, {level: values[places] for level, values in features.items()}
 
 
-def _seen(run: Training, plan: TaskPlan, data: StreamBatch) -> tuple[Batch, dict[str, Tensor]]:
+def seen(run: Training, plan: TaskPlan, data: StreamBatch) -> tuple[Batch, dict[str, Tensor]]:
     """What the head of a task gets of a batch: its view of it, and the features."""
     data = data.to(CPU)
     batch = Batch(run.model.normalise(data), data.targets[plan.name], data.ids, data.frames)
