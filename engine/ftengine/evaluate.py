@@ -10,7 +10,7 @@ import torch
 
 from ftengine.data import Split
 from ftengine.dist import World
-from ftengine.errors import DataError, TrainingError
+from ftengine.errors import DataError, TrainingError, unknown
 from ftengine.loading import LoaderSettings, batches
 from ftengine.model import Model, Result
 from ftengine.order import in_order
@@ -173,7 +173,7 @@ def _compute(plan: Plan, metrics: Mapping[str, Sequence[Metric]], evaluation: Ev
             values = metric.compute()
             part = plan.tasks[task].metrics[index]
             if (task, index) == (plan.monitor.task, plan.monitor.metric):
-                evaluation.monitored = values[plan.monitor.key]
+                evaluation.monitored = _monitored(part, plan.monitor.key, values)
             for key, value in values.items():
                 name = prefix + key
                 while name in evaluation.values:  # the same metric twice, with other options
@@ -181,3 +181,11 @@ def _compute(plan: Plan, metrics: Mapping[str, Sequence[Metric]], evaluation: Ev
                 evaluation.values[name] = float(value)
             if details := metric.details():
                 evaluation.details[prefix + part.spec.name] = details
+
+
+def _monitored(metric: Part, key: str, values: Mapping[str, float]) -> float:
+    if key not in values:
+        name, plugin = metric.component.name, metric.component.plugin
+        problem = unknown("value", key, values)
+        raise TrainingError(f"the metric {name!r} (plugin {plugin}) was to give what its spec promises: {problem}")
+    return values[key]

@@ -16,7 +16,15 @@ from typing import Any
 import pluggy
 
 from ftengine.errors import FtengineError, name_list, nearest, unknown
-from ftengine.host_checks import HOOK_ARGUMENTS, api_problem, hook_problems, stated_api, unmarked_hooks, where
+from ftengine.host_checks import (
+    HOOK_ARGUMENTS,
+    api_problem,
+    hook_problems,
+    sibling_modules,
+    stated_api,
+    unmarked_hooks,
+    where,
+)
 from ftengine.host_discovery import Claim, PluginRecord, read_claims, settle
 from ftengine.host_lookup import LookupProblem, look_up, status_text
 from ftengine.host_specs import KINDS, TASK_KINDS, Component, full_components, spec_problems
@@ -131,6 +139,9 @@ def load_factory(component: Component) -> Callable[..., Any]:
         raise
     except BaseException as error:
         cause = where(error, module_name)
+        if isinstance(error, ModuleNotFoundError) and error.name == module_name:
+            near = nearest(module_name, sibling_modules(module_name))
+            cause += f"; did you mean {near!r}?" if near else ""
         raise FtengineError(f"{place}: importing {module_name} for its factory failed: {cause}") from error
     for part in path.split("."):
         if not hasattr(target, part):

@@ -6,6 +6,8 @@ import ast
 import difflib
 import importlib.util
 import inspect
+import pkgutil
+import sys
 import traceback
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 from ftengine.errors import name_list, nearest
 from ftengine.plugin import API_VERSION, SPEC_HOOKS, Hooks
 
-__all__ = ["HOOK_ARGUMENTS", "api_problem", "hook_problems", "stated_api", "unmarked_hooks", "where"]
+__all__ = ["HOOK_ARGUMENTS", "api_problem", "hook_problems", "sibling_modules", "stated_api", "unmarked_hooks", "where"]
 
 _MISSING = object()
 
@@ -157,3 +159,10 @@ def _roots(module: str) -> list[Path]:
     if spec.submodule_search_locations is not None:
         return [Path(location) for location in spec.submodule_search_locations]
     return [Path(spec.origin)] if spec.origin else []
+
+
+def sibling_modules(module: str) -> list[str]:
+    """The modules beside one in its package, by full name, if that has been imported."""
+    package = module.rpartition(".")[0]
+    folders = getattr(sys.modules.get(package), "__path__", ())
+    return [f"{package}.{found.name}" for found in pkgutil.iter_modules(folders)]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, distribution, version
 
 from ftengine.errors import FtengineError, name_list, nearest, unknown
 from ftengine.host_discovery import PluginRecord
 from ftengine.host_specs import KINDS, Component
+from ftengine.plugin import ENTRY_POINT_GROUP
 
 __all__ = ["LookupProblem", "look_up", "plural", "singular", "status_text"]
 
@@ -85,6 +86,17 @@ def what_is_missing(component: Component) -> str | None:
     )
 
 
+def unregistered(names: Iterable[str]) -> str | None:
+    """Of installed distributions with one of these names, in one sentence, which registers no plugin."""
+    for name in names:
+        if name and _installed(name) and not distribution(name).entry_points.select(group=ENTRY_POINT_GROUP):
+            return (
+                f"the distribution {name} {version(name)} is installed, but registers no plugin: its pyproject.toml "
+                f"needs a table [project.entry-points.{ENTRY_POINT_GROUP}], with the name of the plugin and its module"
+            )
+    return None
+
+
 def _installed(distribution: str) -> bool:
     try:
         version(distribution)
@@ -119,7 +131,8 @@ def _absent(
         records = [record for record in plugins if record.name == plugin]
         if not records:
             installed = {record.name for record in plugins}
-            return f"unknown {noun} {name!r}: {unknown('plugin', plugin, installed)} (not installed)"
+            why = unregistered([plugin]) or f"{unknown('plugin', plugin, installed)} (not installed)"
+            return f"unknown {noun} {name!r}: {why}"
         if all(record.status != "ok" for record in records):
             return f"unknown {noun} {name!r}: {status_text(records[0])}"
         if any(record.builtin and record.status == "ok" for record in records) and bare in names:

@@ -151,7 +151,7 @@ def _option_problems(spec: Spec) -> Iterator[str]:
     if options.model_config.get("extra") != "forbid":
         yield f"{options.__name__} must keep extra='forbid', so that a misspelt option is reported"
     for name in options.model_fields:
-        if callable(getattr(base, name, None)):
+        if callable(vars(base).get(name)):
             yield f"{options.__name__} has an option {name!r}, which hides the method {base.__name__}.{name}()"
     reserved = _RESERVED.get(spec.kind, ("name",))
     for field, info in options.model_fields.items():

@@ -140,16 +140,61 @@ def test_the_command_reports_component_check_expected_and_found(component, cli):
     ]
 
 
-def test_one_cause_of_several_failures_is_told_once(component, cli, tmp_path):
-    subject = component("loss", loss(), SPEC)
-    (tmp_path / "config.yaml").write_text("backbone: {name: resnet81}\n")
-    done = cli("plugins", "check", subject.component.name, "--config", tmp_path / "config.yaml")
+def test_one_cause_of_several_failures_is_told_once(component, cli):
+    subject = component("loss", loss(), SPEC + ', example={"width": 3}')
+    done = cli("plugins", "check", subject.component.name)
     assert done.exit_code == 1
-    assert done.output.count("unknown backbone 'resnet81'; did you mean 'resnet18'?") == 1
+    assert done.output.count("loss.width: unknown key 'width'") == 1
     assert "options_round_trip: Options are described, " in done.output
-    failed = "loss_falls, empty_targets, loss_terms, loss_mean, loss_soft_targets, loss_repeats, loss_inputs"
+    failed = (
+        "loss_falls, empty_targets, one_name_more, loss_terms, loss_mean, loss_soft_targets, loss_repeats, loss_inputs"
+    )
     assert f"  the same in {failed}, run_is_finite, run_repeats, run_resumes" in done.output.splitlines()
-    assert done.output.splitlines()[-1] == "3 ok, 11 failed, 0 left out"
+    assert done.output.splitlines()[-1] == "3 ok, 12 failed, 0 left out"
+
+
+def test_a_config_that_suits_no_component_is_a_usage_error(component, cli, tmp_path):
+    component("loss", loss(), SPEC)
+    (tmp_path / "config.yaml").write_text("image: {sizee: 32}\n")
+    done = cli("plugins", "check", "wrong", "--config", tmp_path / "config.yaml")
+    assert done.exit_code == 2
+    assert f"Error: {tmp_path / 'config.yaml'}: 1 problem in the config:" in done.output
+    assert "image.sizee: unknown key 'sizee'; did you mean 'size'?" in done.output
+    assert "options_round_trip" not in done.output
+
+
+def test_a_run_that_breaks_is_told_once(component, cli):
+    whole = 'batch.targets["label"])'
+    component("loss", loss().replace(whole, whole[:-1] + ', reduction="none")'), SPEC)
+    done = cli("plugins", "check", "wrong")
+    assert done.output.count("gave a tensor of shape [4] as 'loss'; expected a scalar tensor") == 1
+    others = "one_name_more, loss_mean, loss_repeats, loss_inputs, run_is_finite, run_repeats, run_resumes"
+    assert f"  the same in {others}" in done.output.splitlines()
+    assert "there is no checkpoint yet" not in done.output
+
+
+def test_a_field_that_is_missed_is_to_be_stated(component, cli):
+    component("loss", loss(), 'task="classification"')
+    done = cli("plugins", "check", "loss wrong/thing of classification from labels", "--check", "loss_terms")
+    assert done.output.splitlines()[:2] == [
+        "loss wrong/thing of classification from labels",
+        "  failed    loss_terms",
+    ]
+    assert "KeyError: 'label'" in done.output
+    hint = "; what learns from `label` alone, and not from all fields of its task, says so: fields=('label',)"
+    assert hint in done.output
+
+
+def test_a_distribution_without_an_entry_point_is_told_so(cli, monkeypatch, tmp_path):
+    info = tmp_path / "twin_nets-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: twin-nets\nVersion: 1.0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    message = "is installed, but registers no plugin: its pyproject.toml needs a table [project.entry-points.ftengine]"
+    for name in ("twin_nets", "twin_nets/tiny", "backbone twin_nets/tiny"):
+        done = cli("plugins", "check", name)
+        assert done.exit_code == 2
+        assert f"the distribution twin_nets 1.0 {message}" in done.output
 
 
 @pytest.mark.parametrize("name", ["loss wrong/thing", "loss wrong/thing of classification"])
@@ -182,7 +227,7 @@ def test_an_unknown_name_is_a_usage_error(cli):
 def test_a_check_that_would_look_at_nothing_is_refused(name, message, component, cli):
     component("loss", loss(), SPEC)
     done = cli("plugins", "check", "wrong", "--check", name)
-    assert done.exit_code != 0
+    assert done.exit_code == 2
     assert message in done.output
 
 

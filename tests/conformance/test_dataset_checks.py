@@ -61,8 +61,9 @@ def test_a_right_dataset_passes_every_check(thing):
 
     subject = thing("pass")
     results = [run_check(one, subject) for one in checks_for("dataset") if one.name.startswith("dataset_")]
-    assert len(results) == 8
-    assert "\n".join(one.text for one in results if one.status != "ok") == ""
+    assert len(results) == 9
+    assert [one.text for one in results if one.status == "failed"] == []
+    assert [one.check.name for one in results if one.status == "left out"] == ["dataset_splits"]
 
 
 WRONG = {
@@ -269,7 +270,7 @@ class ThingOptions(DatasetOptions):
     train: str = Field(description="Where it is.")
 """
     result = found("dataset_images", "pass", spec=SPEC + ", options=ThingOptions", options=options)
-    assert result.expected == "a run that can be made; give what it needs as a config"
+    assert result.expected.startswith("a run that can be made of what its spec says")
     assert "data.train" in result.found
 
 
@@ -307,6 +308,43 @@ def thing(options, context):
 """
     result = found("dataset_names", "pass", end=end, changes={"data": {"val": "there"}})
     assert (result.expected, result.found) == ("names of label in the val split", "of none")
+
+
+OWN_SAMPLES = """
+
+def thing(options, context):
+    data = Thing()
+    if context.split == "val":
+        data.sample_id = lambda index: f"{NAME}-{index}"
+        data.labels = LABELS
+    return data
+"""
+
+
+@pytest.mark.parametrize(
+    ("val", "name", "labels", "status"),
+    [
+        ("there", "constant", "data.labels", "failed"),
+        ("there", "constant", "[1 - label for label in data.labels]", "ok"),
+        ("there", "other", "data.labels", "ok"),
+        ("here", "constant", "data.labels", "left out"),
+    ],
+)
+def test_splits_have_samples_of_their_own(found, val, name, labels, status):
+    end = OWN_SAMPLES.replace("{NAME}", name).replace("LABELS", labels)
+    result = found("dataset_splits", "pass", end=end, changes={"data": {"train": "here", "val": val}})
+    assert result.status == status
+    if status == "failed":
+        assert result.expected == "other samples in the val split, 'there', than in the train split"
+        assert result.found.startswith("the same ones, as constant-0, constant-1, ")
+
+
+def test_what_changes_by_itself_is_not_taken_for_a_shared_array(found):
+    result = found(
+        "dataset_own_arrays", "def image(self, index): return np.random.randint(0, 255, (8, 12, 3), np.uint8)"
+    )
+    assert result.expected == "a sample that is the same when it is read again"
+    assert result.found.endswith(": see dataset_stable")
 
 
 @pytest.mark.parametrize(("frames", "status"), [(4, "ok"), (3, "failed")])

@@ -124,7 +124,7 @@ WRONG = {
 def __init__(self, options, context):
     super().__init__(options, context)
     self.fc = nn.Linear(32, len(context.task.labels))""",
-        "that it can be made for other channels: {'c1': 16, 'c2': 32, 'c3': 64} in place of {'c1': 8, 'c2': 16, 'c3': 32}",
+        "other channels: {'c1': 16, 'c2': 32, 'c3': 64} in place of {'c1': 8, 'c2': 16, 'c3': 32}",
         "mat1 and mat2 shapes cannot be multiplied",
     ),
     "ten classes": (

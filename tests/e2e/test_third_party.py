@@ -131,3 +131,32 @@ def test_what_is_no_loss_is_told_by_the_name_of_who_gave_it(given, message, runs
     install_plugin("loose", LOSS.replace("{given}", given))
     failed = runs({"loss": "loose/loose", "train": {"batch_size": 8}}, exit_code=1)
     assert f"the loss 'loose/loose' (plugin loose) {message}" in failed.result.stderr
+
+
+METRIC = """
+from ftengine.plugin import *
+
+FTENGINE_API = (1, 0)
+
+@hookimpl
+def register_metrics():
+    yield MetricSpec(name="loose", factory="loose_plugin:make", summary="S.", task="classification", primary="kapa")
+
+def make(options, context):
+    from ftengine.protocols import Metric
+    class Loose(Metric):
+        def reset(self): pass
+        def update(self, predictions, targets): pass
+        def compute(self): return {"kappa": 0.5}
+        def merge(self, other): pass
+    return Loose()
+"""
+
+
+def test_a_metric_that_does_not_give_what_its_spec_promises_is_named(runs, install_plugin):
+    install_plugin("loose", METRIC)
+    failed = runs({"metrics": ["loose/loose"]}, exit_code=1)
+    message = (
+        "the metric 'loose/loose' (plugin loose) was to give what its spec promises: unknown value 'kapa'; did you"
+    )
+    assert f"{message} mean 'kappa'?" in failed.result.stderr

@@ -265,6 +265,12 @@ def test_a_factory_that_cannot_be_had_names_component_module_and_cause(distribut
     assert message in str(error.value)
 
 
+def test_the_nearest_module_of_a_package_is_offered(distributions):
+    distributions.install("d", {}, files={"fac/__init__.py": "", "fac/training.py": "def tiny(): pass"})
+    with pytest.raises(FtengineError, match=r"No module named 'fac.trainin'; did you mean 'fac.training'\?$"):
+        load_factory(component("fac.trainin:tiny"))
+
+
 # --- observers -------------------------------------------------------------------------------------------------
 
 OBSERVER = """

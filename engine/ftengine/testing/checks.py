@@ -7,13 +7,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ftengine.errors import ConfigError, FtengineError, unknown
-from ftengine.host import KINDS
+from ftengine.errors import ConfigError, FtengineError, TrainingError, unknown
+from ftengine.host import KINDS, LookupProblem
+from ftengine.vocabulary import TARGET_FIELDS
 
 if TYPE_CHECKING:
     from ftengine.testing.subject import Subject
 
 PAGE = "docs/conformance.md"
+
+RUN = "a run that can be made of what its spec says (`task`, `levels`, `example`, `example_config`, …) and its config"
+"""What a component is checked in."""
 
 
 class Nonconformity(AssertionError):  # noqa: N818  # what it says is no error of the kit's
@@ -60,7 +64,7 @@ class Result:
         """What is wrong, and where that is explained."""
         lines = [f"{self.component}: {self.check.name}: {self.check.summary}"]
         lines += [f"  expected: {self.expected}", f"  found: {self.found}", f"  explained in {self.check.page}"]
-        return "\n".join(lines)
+        return "\n".join(line.replace("\n", "\n    ") for line in lines)
 
 
 CHECKS: list[Check] = []
@@ -84,11 +88,11 @@ def checks_for(kind: str) -> list[Check]:
 
 
 def find_check(name: str) -> Check:
-    """The check of that name. Raises FtengineError with the nearest one."""
+    """The check of that name. Raises LookupProblem with the nearest one."""
     for one in CHECKS:
         if one.name == name:
             return one
-    raise FtengineError(unknown("check", name, [one.name for one in CHECKS]))
+    raise LookupProblem(unknown("check", name, [one.name for one in CHECKS]))
 
 
 def run_check(one: Check, subject: Subject) -> Result:
@@ -100,14 +104,25 @@ def run_check(one: Check, subject: Subject) -> Result:
     except Nonconformity as fault:
         return Result(subject.name, one, "failed", fault.expected, fault.found)
     except ConfigError as error:
-        return Result(subject.name, one, "failed", "a run that can be made; give what it needs as a config", str(error))
+        return Result(subject.name, one, "failed", RUN, str(error))
+    except TrainingError as error:
+        found = str(error).removesuffix("\n  there is no checkpoint yet")
+        return Result(subject.name, one, "failed", "a small run that goes through", found)
     except FtengineError as error:
         return Result(subject.name, one, "failed", "no error", str(error))
     except (Exception, SystemExit) as error:  # SystemExit would end the kit, with the exit code of a success
         last = traceback.extract_tb(error.__traceback__)[-1]
-        found = f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"
+        found = f"{type(error).__name__}: {error} ({last.filename}:{last.lineno}){_hint(error)}"
         return Result(subject.name, one, "failed", "no error", found)
     return Result(subject.name, one, "ok")
+
+
+def _hint(error: BaseException) -> str:
+    """What is likely to be meant where a target field is missed."""
+    missing = error.args[0] if isinstance(error, KeyError) and error.args else None
+    if missing not in TARGET_FIELDS:
+        return ""
+    return f"; what learns from `{missing}` alone, and not from all fields of its task, says so: fields=({missing!r},)"
 
 
 def run_checks(subjects: Sequence[Subject], only: str | None = None) -> Iterator[Result]:

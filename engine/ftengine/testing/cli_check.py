@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from ftengine.testing.checks import Result
+    from ftengine.testing.subject import Subject
 
 
 @click.command("check")
@@ -39,6 +41,8 @@ def check_plugin(name: str, only: str | None, config: Path | None) -> None:
     found = subjects(name, changes)
     if not found:
         raise click.UsageError(f"{name} registers no components: there is nothing to check")
+    if config is not None:
+        _must_suit(found, config)
     if only is not None:
         kinds = find_check(only).kinds
         if not any(subject.kind in kinds for subject in found):
@@ -62,3 +66,26 @@ def check_plugin(name: str, only: str | None, config: Path | None) -> None:
             console.print(f"  the same in {', '.join(result.check.name for result in same[1:])}")
     console.print("\n" + ", ".join(f"{number} {status}" for status, number in counts.items()))
     sys.exit(1 if alike else 0)
+
+
+def _must_suit(found: list[Subject], config: Path) -> None:
+    """Refuse a config with which no component can be run, though they can be without it."""
+    from ftengine.errors import ConfigError, FtengineError
+    from ftengine.testing.checks import NotApplicable
+
+    fault = None
+    for subject in found:
+        try:
+            _ = subject.plan
+        except NotApplicable:
+            continue
+        except ConfigError as error:
+            try:
+                _ = replace(subject, changes={}).plan
+            except FtengineError:
+                return  # it is the component's own
+            fault = fault or error
+        else:
+            return
+    if fault is not None:
+        raise click.UsageError(f"{config}: {fault}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from ftengine.build import make
 from ftengine.errors import name_list
 from ftengine.plugin import DatasetOptions
 from ftengine.protocols import Dataset, DatasetContext
-from ftengine.testing.checks import Nonconformity, check
+from ftengine.testing.checks import Nonconformity, NotApplicable, check
 from ftengine.testing.fields import FIELD_CHECKS
 from ftengine.testing.randomness import global_seeds, noted_draws
 from ftengine.testing.same import difference, kind, pickled
@@ -61,6 +62,33 @@ def dataset_ids(subject: Subject) -> None:
                     f"{name!r} for samples {seen[name]} and {index} of the {split} split",
                 )
             seen[name] = index
+
+
+@check("dataset")
+def dataset_splits(subject: Subject) -> None:
+    """Splits that the options name apart have samples of their own."""
+    options = subject.part.options
+    opened = [(split, data) for split, data in _splits(subject)]
+    apart = [
+        (one, other)
+        for one, other in itertools.combinations(opened, 2)
+        if getattr(options, one[0]) != getattr(options, other[0])
+    ]
+    if not apart:
+        raise NotApplicable("the small run names one split only, of which the engine holds the others out")
+    for (first, data), (second, other) in apart:
+        places = {data.sample_id(index): index for index in range(len(data))}
+        indices = [index for index in _spread(len(other)) if other.sample_id(index) in places]
+        same = [
+            index
+            for index in indices
+            if difference(_read(data, places[other.sample_id(index)]), _read(other, index)) is None
+        ]
+        if len(same) == len(_spread(len(other))):
+            raise Nonconformity(
+                f"other samples in the {second} split, {getattr(options, second)!r}, than in the {first} split",
+                f"the same ones, as {name_list(other.sample_id(index) for index in same)}: see context.split",
+            )
 
 
 @check("dataset")
@@ -136,6 +164,9 @@ def dataset_own_arrays(subject: Subject) -> None:
     """What is done to an image or a target after it was returned is not seen when it is read again."""
     for data, index, name in _samples(subject):
         first = _read(data, index)
+        changed = difference(first, _read(data, index))
+        if changed is not None:
+            raise Nonconformity("a sample that is the same when it is read again", f"{changed}: see dataset_stable")
         arrays = [array for array in _arrays(_read(data, index, copied=False)) if array.flags.writeable]
         before = [array.copy() for array in arrays]
         try:

@@ -167,7 +167,7 @@ def metric_mode(subject: Subject) -> None:
     sign = 1 if mode == "max" else -1
     defined = 0
     for name in (subject.part.primary, *subject.part.spec.others):
-        best, other = float(perfect[name]), float(model[name])
+        best, other = (float(values.get(name, math.nan)) for values in (perfect, model))
         if math.isnan(best) or math.isnan(other):
             continue
         defined += 1

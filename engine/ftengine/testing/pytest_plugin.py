@@ -60,7 +60,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for (expected, found), (one, *others) in alike.items():
             terminalreporter.write_line(f"  {one['check']}: {one['summary']}")
             terminalreporter.write_line(f"    expected: {expected}")
-            terminalreporter.write_line(f"    found: {found}")
+            terminalreporter.write_line(f"    found: {found}".replace("\n", "\n      "))
             terminalreporter.write_line(f"    explained in {one['page']}")
             if others:
                 terminalreporter.write_line(f"    the same in {', '.join(other['check'] for other in others)}")

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ftengine.build import make, make_dataset, make_split
+from ftengine.errors import TrainingError
 from ftengine.evaluate import terms_of
 from ftengine.holdout import Subset
 from ftengine.loading import LoaderSettings, batches
@@ -109,5 +110,7 @@ def _made(found: Bench, task: Task) -> tuple[Head, list[Loss]]:
 def _must_run(run: Callable[[], None], expected: str) -> None:
     try:
         run()
+    except TrainingError:
+        raise  # it says what is wrong, in any run
     except Exception as error:
         raise Nonconformity(expected, f"{type(error).__name__}: {error}") from error

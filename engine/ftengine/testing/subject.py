@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from ftengine.document import Document
 from ftengine.errors import FtengineError, name_list, unknown
 from ftengine.host import Component, Host
-from ftengine.host_lookup import LookupProblem, status_text, what_is_missing
+from ftengine.host_lookup import LookupProblem, status_text, unregistered, what_is_missing
 from ftengine.plan import Part, Plan
 from ftengine.resolve import resolve
 from ftengine.specs import DatasetSpec, Defaults, LossSpec, MetricSpec, StrategySpec, TaskSpec
@@ -218,7 +218,8 @@ def subjects(
     is none.
     """
     host = Host.discover()
-    found = [item for item in host.components if name in (item.plugin, item.name, *Subject(item, host).keys[:-2])]
+    made = [one for item in host.components for one in _subjects_of(item, host, _meant_for(item, config or {}))]
+    found = [one for one in made if name in (one.component.plugin, one.component.name, *one.keys[:-2])]
     if not found:
         asked = {word.partition("/")[0] for word in name.split()}  # "loss acme/focal": acme
         for record in host.plugins:
@@ -227,18 +228,17 @@ def subjects(
         names = {record.name for record in host.plugins} | {item.name for item in host.components}
         if any(record.name == name for record in host.plugins):
             return []  # it has observers only
-        raise LookupProblem(unknown("plugin or component", name, names))
-    made = [one for item in found for one in _subjects_of(item, host, _meant_for(item, config or {}))]
+        raise LookupProblem(unregistered(asked) or unknown("plugin or component", name, names))
     for key, changes in (configs or {}).items():
-        own = [subject for subject in made if key in subject.keys]
+        own = [subject for subject in found if key in subject.keys]
         if not own:
             raise FtengineError(
-                unknown("component in configs", key, {known for subject in made for known in subject.keys})
+                unknown("component in configs", key, {known for subject in found for known in subject.keys})
             )
         for subject in own:
             subject.changes = merged(subject.changes, changes)
     # Who gives the data says by them what is learnt.
-    return [subject for subject in made if not (subject.further and "data" in subject.changes)]
+    return [subject for subject in found if not (subject.further and "data" in subject.changes)]
 
 
 def _subjects_of(component: Component, host: Host, changes: Mapping[str, Any]) -> list[Subject]:
