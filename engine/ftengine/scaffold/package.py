@@ -23,6 +23,9 @@ OWN_TASK, OTHER_TASK = 'task="one_vs_rest"', 'task="classification"'
 SECTIONS = {"data": "dataset", "metrics": "metric", "regularizers": "regularizer"}
 """The sections of the example whose names are not their kind's."""
 
+ALONG = {"optimizer": "adapter"}
+"""Sections that name no component, and are there for one of this kind."""
+
 WITHOUT = {
     "task": "task: classification",
     "dataset": "data: {format: digits, limit: 600}",
@@ -104,7 +107,7 @@ def _example(text: str, kinds: Collection[str]) -> str:
     lines = []
     for line in text.splitlines():
         section = line.partition(":")[0]
-        kind = SECTIONS.get(section, section)
+        kind = {**SECTIONS, **ALONG}.get(section, section)
         if kind in kinds or section in ("image", "train"):
             lines.append(line)
         elif kind in WITHOUT:
