@@ -21,13 +21,16 @@ from ftengine.protocols import Progress
 from ftengine.protocols.task import stack
 
 
+PART = SimpleNamespace(component=SimpleNamespace(name="ce", plugin="tiny"))
+
+
 def make_run(
     model=None, tasks=("a",), step=0, accumulate=1, batch_size=4, seed=0, weights=None, mixing=None, name="fp32"
 ):
     """As much of a run as is measured: a stream for each task, which has it alone."""
     model = model or make_model(tasks)
     config = SimpleNamespace(seed=seed, batch=batch_size, accumulate=accumulate)
-    own = {task: SimpleNamespace(losses=[(None, 1.0)], weight=(weights or {}).get(task, 1.0)) for task in tasks}
+    own = {task: SimpleNamespace(losses=[(PART, 1.0)], weight=(weights or {}).get(task, 1.0)) for task in tasks}
     plan = SimpleNamespace(config=SimpleNamespace(train=config), tasks=own, joint=len(tasks) > 1)
 
     def encode(target):

@@ -78,9 +78,8 @@ class Pair:
     scope="module",
     params=[
         ("retinanet v1", "resnet18"),
-        ("retinanet v2", "resnet50"),  # torchvision's is of no other width
         ("fcos", "resnet18"),
-        *(pytest.param((case, "resnet50"), marks=pytest.mark.slow) for case in ("retinanet v1", "fcos")),
+        *(pytest.param((case, "resnet50"), marks=pytest.mark.slow) for case in CASES),
     ],
     ids=" ".join,
 )
