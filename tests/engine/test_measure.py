@@ -20,7 +20,6 @@ from ftengine.order import TrainOrder
 from ftengine.protocols import Progress
 from ftengine.protocols.task import stack
 
-
 PART = SimpleNamespace(component=SimpleNamespace(name="ce", plugin="tiny"))
 
 
