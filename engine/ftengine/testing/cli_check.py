@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,7 @@ def check_plugin(name: str, only: str | None, config: Path | None) -> None:
     with console.status("loading torch"):
         from ftengine.testing.kit import find_check, run_checks
         from ftengine.testing.subject import subjects
+    gc.freeze()  # torch stays: Python need not go through all its objects again and again
     found = subjects(name, changes)
     if not found:
         raise click.UsageError(f"{name} registers no components: there is nothing to check")
