@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from importlib.metadata import PackageNotFoundError, distribution, version
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, distribution
 
 from ftengine.errors import FtengineError, name_list, nearest, unknown
 from ftengine.host_discovery import PluginRecord
@@ -86,20 +86,22 @@ def what_is_missing(component: Component) -> str | None:
     )
 
 
-def unregistered(names: Iterable[str]) -> str | None:
-    """Of installed distributions with one of these names, in one sentence, which registers no plugin."""
-    for name in names:
-        if name and _installed(name) and not distribution(name).entry_points.select(group=ENTRY_POINT_GROUP):
-            return (
-                f"the distribution {name} {version(name)} is installed, but registers no plugin: its pyproject.toml "
-                f"needs a table [project.entry-points.{ENTRY_POINT_GROUP}], with the name of the plugin and its module"
-            )
-    return None
+def unregistered(plugin: str) -> str | None:
+    """In one sentence, that the installed distribution of that name registers no plugin; None if there is none."""
+    if not plugin or not _installed(plugin):
+        return None
+    found = distribution(plugin)
+    if found.entry_points.select(group=ENTRY_POINT_GROUP):
+        return None
+    return (
+        f"the distribution {found.name} {found.version} is installed, but registers no plugin: its pyproject.toml "
+        f"needs a table [project.entry-points.{ENTRY_POINT_GROUP}], with the name of the plugin and its module"
+    )
 
 
-def _installed(distribution: str) -> bool:
+def _installed(name: str) -> bool:
     try:
-        version(distribution)
+        distribution(name)
     except PackageNotFoundError:
         return False
     return True
@@ -131,7 +133,7 @@ def _absent(
         records = [record for record in plugins if record.name == plugin]
         if not records:
             installed = {record.name for record in plugins}
-            why = unregistered([plugin]) or f"{unknown('plugin', plugin, installed)} (not installed)"
+            why = unregistered(plugin) or f"{unknown('plugin', plugin, installed)} (not installed)"
             return f"unknown {noun} {name!r}: {why}"
         if all(record.status != "ok" for record in records):
             return f"unknown {noun} {name!r}: {status_text(records[0])}"

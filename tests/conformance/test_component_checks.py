@@ -194,7 +194,7 @@ def test_a_distribution_without_an_entry_point_is_told_so(cli, monkeypatch, tmp_
     for name in ("twin_nets", "twin_nets/tiny", "backbone twin_nets/tiny"):
         done = cli("plugins", "check", name)
         assert done.exit_code == 2
-        assert f"the distribution twin_nets 1.0 {message}" in done.output
+        assert f"the distribution twin-nets 1.0 {message}" in done.output
 
 
 @pytest.mark.parametrize("name", ["loss wrong/thing", "loss wrong/thing of classification"])
@@ -215,6 +215,12 @@ def test_an_unknown_name_is_a_usage_error(cli):
     done = cli("plugins", "check", "resnet81")
     assert done.exit_code == 2
     assert "unknown plugin or component 'resnet81'; did you mean 'resnet18'?" in done.output
+
+
+def test_a_library_is_not_taken_for_the_plugin_of_its_name(cli):
+    done = cli("plugins", "check", "timm/resnet81")
+    assert done.exit_code == 2
+    assert "unknown plugin or component 'timm/resnet81'; " in done.output
 
 
 @pytest.mark.parametrize(

@@ -219,16 +219,18 @@ def subjects(
     """
     host = Host.discover()
     made = [one for item in host.components for one in _subjects_of(item, host, _meant_for(item, config or {}))]
+    # Without the short ones, which may be those of another plugin's component, too.
     found = [one for one in made if name in (one.component.plugin, one.component.name, *one.keys[:-2])]
     if not found:
-        asked = {word.partition("/")[0] for word in name.split()}  # "loss acme/focal": acme
-        for record in host.plugins:
-            if record.name in asked and record.status != "ok":
+        plugin = next((word for word in name.split() if "/" in word), name).partition("/")[0]
+        records = [record for record in host.plugins if record.name == plugin]
+        for record in records:
+            if record.status != "ok":
                 raise LookupProblem(status_text(record))
-        names = {record.name for record in host.plugins} | {item.name for item in host.components}
-        if any(record.name == name for record in host.plugins):
+        if records and plugin == name:
             return []  # it has observers only
-        raise LookupProblem(unregistered(asked) or unknown("plugin or component", name, names))
+        names = {record.name for record in host.plugins} | {item.name for item in host.components}
+        raise LookupProblem((not records and unregistered(plugin)) or unknown("plugin or component", name, names))
     for key, changes in (configs or {}).items():
         own = [subject for subject in found if key in subject.keys]
         if not own:
