@@ -18,7 +18,7 @@ from ftengine.passes import Passes
 from ftengine.plan import Part, Plan
 from ftengine.precision import Precision
 from ftengine.protocols import Batch, Loss, Metric, Output, Prediction
-from ftengine.terms import add_term, scalars
+from ftengine.terms import add_named, scalars
 
 
 @dataclass
@@ -56,7 +56,7 @@ def weighted_terms(
         own = plan.tasks[task]
         for (part, factor), loss in zip(own.losses, model.losses[task], strict=True):  # type: ignore[call-overload]
             for name, term in terms_of(part, loss, result.output, result.batch).items():
-                add_term(terms, f"{task}/{name}" if plan.joint else name, term)
+                add_named(terms, f"{task}/{name}" if plan.joint else name, term)
                 weighted = term * (own.weight * factor)
                 total = weighted if total is None else total + weighted
     assert total is not None, "a task has a loss, and a loss has a term"
@@ -175,10 +175,7 @@ def _compute(plan: Plan, metrics: Mapping[str, Sequence[Metric]], evaluation: Ev
             if (task, index) == (plan.monitor.task, plan.monitor.metric):
                 evaluation.monitored = _monitored(part, plan.monitor.key, values)
             for key, value in values.items():
-                name = prefix + key
-                while name in evaluation.values:  # the same metric twice, with other options
-                    name += "'"
-                evaluation.values[name] = float(value)
+                add_named(evaluation.values, prefix + key, float(value))
             if details := metric.details():
                 evaluation.details[prefix + part.spec.name] = details
 

@@ -13,7 +13,7 @@ from ftengine.model import Model
 from ftengine.plan import Plan
 from ftengine.protocols import Backbone, Regularizer, RegularizerContext
 from ftengine.start import start_values
-from ftengine.terms import add_term, scalars
+from ftengine.terms import add_named, scalars
 
 
 class Regularizers:
@@ -75,4 +75,4 @@ def _regularized(model: Model) -> Iterator[tuple[str, nn.Parameter]]:
 
 def _add(terms: dict[str, Tensor], regularizer: str, given: Mapping[str, Tensor]) -> None:
     for name, term in scalars(f"the regularizer {regularizer!r}", given).items():
-        add_term(terms, name, term)
+        add_named(terms, name, term)

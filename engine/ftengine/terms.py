@@ -1,12 +1,15 @@
-"""The terms of losses and regularizers: scalars by name."""
+"""What losses, regularizers and metrics come to: values by name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 from torch import Tensor
 
 from ftengine.errors import TrainingError
+
+Value = TypeVar("Value")
 
 
 def scalars(giver: str, given: object) -> Mapping[str, Tensor]:
@@ -19,11 +22,11 @@ def scalars(giver: str, given: object) -> Mapping[str, Tensor]:
     return given
 
 
-def add_term(terms: dict[str, Tensor], name: str, term: Tensor) -> None:
-    """Add it under its name; the same component twice, with other options, gets a ``'``."""
-    while name in terms:
+def add_named(values: dict[str, Value], name: str, value: Value) -> None:
+    """Add a value under its name; that of the same component again, with other options, gets a ``'``."""
+    while name in values:
         name += "'"
-    terms[name] = term
+    values[name] = value
 
 
 def _described(value: object) -> str:

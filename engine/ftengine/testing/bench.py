@@ -65,13 +65,18 @@ class Bench:
         """The head in eval mode, with something to predict."""
         return without_biases(self.head())
 
-    def new_head(self, seed: int, levels: tuple[str, ...] | None = None) -> Head:
-        """Another head of the same options, random by `seed`, in eval mode; for a backbone with these `levels` only."""
+    def new_head(
+        self, seed: int, levels: tuple[str, ...] | None = None, *, widening: int = 1, task: Task | None = None
+    ) -> Head:
+        """Another head of the same options, random by `seed`, in eval mode.
+
+        It is for a backbone with these `levels` only, with `widening` times the channels, and for another `task`.
+        """
         backbone = self.run.model.backbone
         chosen = backbone.levels if levels is None else levels
-        channels = {level: backbone.channels[level] for level in backbone.levels if level in chosen}
+        channels = {level: widening * backbone.channels[level] for level in backbone.levels if level in chosen}
         strides = {level: backbone.strides[level] for level in backbone.levels if level in chosen}
-        context = HeadContext(channels, strides, self.task, self.run.plan.backbone.component.name)
+        context = HeadContext(channels, strides, task or self.task, self.run.plan.backbone.component.name)
         with global_seeds(seed):
             return make(self.plan.head, context, Head).eval()  # type: ignore[type-abstract]
 

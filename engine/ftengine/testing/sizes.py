@@ -13,13 +13,13 @@ from ftengine.errors import TrainingError
 from ftengine.evaluate import terms_of
 from ftengine.holdout import Subset
 from ftengine.loading import LoaderSettings, batches
-from ftengine.protocols import Dataset, Head, HeadContext, Loss, LossContext, Target, Task, TaskContext
-from ftengine.testing.bench import Bench, bench, seen
+from ftengine.protocols import Dataset, Loss, LossContext, Target, Task, TaskContext
+from ftengine.testing.bench import bench, seen
 from ftengine.testing.checks import Nonconformity, NotApplicable, check
 from ftengine.testing.heads import predicted
 from ftengine.testing.randomness import global_seeds
 from ftengine.testing.subject import FIELDS, Subject
-from ftengine.vocabulary import IGNORE
+from ftengine.vocabulary import IGNORE, MAX_CLASSES
 
 EXTRA = 2
 """Samples that are of a further name."""
@@ -29,44 +29,44 @@ EXTRA = 2
 def head_channels(subject: Subject) -> None:
     """It is made for the channels that its context gives: twice as many do, too."""
     found = bench(subject)
-    backbone = found.run.model.backbone
-    channels = {level: 2 * number for level, number in backbone.channels.items()}
+    channels = found.run.model.backbone.channels
     features = {level: torch.cat([values, values], 1) for level, values in found.features.items()}
-    context = HeadContext(channels, backbone.strides, found.task, found.run.plan.backbone.component.name)
 
     def run() -> None:
-        with global_seeds(0):
-            head = make(found.plan.head, context, Head)  # type: ignore[type-abstract]
-        predicted(found, head.eval(), found.whole(), features)
+        predicted(found, found.new_head(0, widening=2), found.whole(), features)
 
-    _must_run(run, f"that it can be made for other channels: {channels} in place of {dict(backbone.channels)}")
+    twice = {level: 2 * number for level, number in channels.items()}
+    _must_run(run, f"that it can be made for other channels: {twice} in place of {dict(channels)}")
 
 
 @check("head", "loss")
 def one_name_more(subject: Subject) -> None:
     """It is made for the names that its task has learnt: one name more does, too."""
     found = bench(subject)
-    field = found.plan.field
-    if field not in FIELDS:
-        raise NotApplicable(f"the kit knows no other names of `{field}`")
-    plan, name = found.run.plan, found.plan.name
-    task = make(found.plan.task, TaskContext(field), Task)  # type: ignore[type-abstract]
-    data = OneMore(make_dataset(plan, found.plan.stream, "train"), field)
+    plan, own = found.run.plan, found.plan
+    if own.field not in FIELDS:
+        raise NotApplicable(f"the kit knows no other names of `{own.field}`")
+    train = make_dataset(plan, own.stream, "train")
+    count = len(train.names[own.field])
+    if own.field == "mask" and count == MAX_CLASSES:
+        raise NotApplicable(f"a mask has {MAX_CLASSES} classes at most")
+    data = OneMore(train, own.field)
+    task = make(own.task, TaskContext(own.field), Task)  # type: ignore[type-abstract]
     task.fit(data)
-    split = make_split(plan, {name: task}, data, "train", (name,), found.plan.stream)
-    order = [[(0, place) for place in range(min(len(found.batch), len(data)))]]
-    batch, features = seen(found.run, found.plan, next(batches(split, order, LoaderSettings())))
+    split = make_split(plan, {own.name: task}, data, "train", (own.name,), own.stream)
+    order = [[(0, place) for place in range(len(found.batch))]]
+    batch, features = seen(found.run, own, next(batches(split, order, LoaderSettings())))
 
     def run() -> None:
+        head = found.new_head(0, task=task)
         with global_seeds(0):
-            made = _made(found, task)
-            output = made[0].train()(features, batch)
-            for part, loss in zip((part for part, _ in found.plan.losses), made[1], strict=True):
+            losses = [make(part, LossContext(task, head), Loss) for part, _ in own.losses]  # type: ignore[type-abstract]
+            output = head.train()(features, batch)
+            for (part, _), loss in zip(own.losses, losses, strict=True):
                 terms_of(part, loss.train(), output, batch)
-            predicted(found, made[0].eval(), batch, features)
+        predicted(found, head.eval(), batch, features)
 
-    count = len(data.names[field])
-    _must_run(run, f"that it can be made for {count} names of `{field}` in place of {count - 1}")
+    _must_run(run, f"that it can be made for {count + 1} names of `{own.field}` in place of {count}")
 
 
 class OneMore(Subset):
@@ -98,13 +98,6 @@ class OneMore(Subset):
         mask = super().mask(index)
         new = self.field == "mask" and index < EXTRA
         return np.where(mask == IGNORE, mask, np.uint8(self.new)) if new else mask
-
-
-def _made(found: Bench, task: Task) -> tuple[Head, list[Loss]]:
-    backbone = found.run.model.backbone
-    context = HeadContext(backbone.channels, backbone.strides, task, found.run.plan.backbone.component.name)
-    head = make(found.plan.head, context, Head)  # type: ignore[type-abstract]
-    return head, [make(part, LossContext(task, head), Loss) for part, _ in found.plan.losses]  # type: ignore[type-abstract]
 
 
 def _must_run(run: Callable[[], None], expected: str) -> None:
