@@ -30,7 +30,7 @@ def _kinds(ctx: click.Context, parameter: click.Parameter, values: Sequence[str]
     metavar="KIND,…",
     multiple=True,
     default=(DEFAULT,),
-    show_default=DEFAULT,
+    show_default=True,
     callback=_kinds,
     help=f"What it has one of: {', '.join(KINDS)}. A task brings a head, a loss and a metric along.",
 )

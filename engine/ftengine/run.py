@@ -111,7 +111,7 @@ def execute(
         except (TrainingError, WorkerError, DataError) as error:
             last, _ = leads_to(training.store, "last")
             stays = f"the last good checkpoint stays: {last}" if last else "there is no checkpoint yet"
-            raise type(error)(f"{error}\n  {stays}") from None
+            raise type(error)(f"{error}\n  {stays}") from error
         finally:
             tracker.finish(outcome)
         if signals.received is not None and outcome == "interrupted":

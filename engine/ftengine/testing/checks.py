@@ -105,11 +105,11 @@ def run_check(one: Check, subject: Subject) -> Result:
         return Result(subject.name, one, "failed", fault.expected, fault.found)
     except ConfigError as error:
         return Result(subject.name, one, "failed", RUN, str(error))
-    except TrainingError as error:
-        found = str(error).removesuffix("\n  there is no checkpoint yet")
-        return Result(subject.name, one, "failed", "a small run that goes through", found)
     except FtengineError as error:
-        return Result(subject.name, one, "failed", "no error", str(error))
+        expected = "a small run that goes through" if isinstance(error, TrainingError) else "no error"
+        # What stays of a run that has failed is said by the error around its cause, and is nothing to an author.
+        cause = error.__cause__ if type(error.__cause__) is type(error) else error
+        return Result(subject.name, one, "failed", expected, str(cause))
     except (Exception, SystemExit) as error:  # SystemExit would end the kit, with the exit code of a success
         last = traceback.extract_tb(error.__traceback__)[-1]
         found = f"{type(error).__name__}: {error} ({last.filename}:{last.lineno}){_hint(error)}"
